@@ -1,0 +1,76 @@
+"""The whole exception tree of edge-wm.
+
+    EdgeWmError
+    ├── UsageError            asked for something that does not exist or does not fit together
+    ├── RefusedError          well-formed, and refused: by trust, by limits, by a guardrail
+    │   ├── TrustError        a signature is missing, wrong, unknown or out of its key's scope
+    │   └── MismatchError     two documents do not fit (bundle and robot file, recording and bundle)
+    ├── FormatError           a file is not what it claims to be
+    │   ├── RobotFileError    the robot file
+    │   ├── BundleError       the bundle's container or manifest
+    │   ├── ModelError        a graph inside a bundle: structure, limits, parity
+    │   └── RecordingError    a recording
+    ├── BackendError          an inference library failed, or is not installed
+    └── SystemTroubleError    disk full, permission, missing device: the machine's fault
+
+Messages say what was expected, what was found, where, and what to do next. In the control tick
+nothing here is raised for a bad world: that is a verdict with a reason.
+"""
+
+from __future__ import annotations
+
+
+class EdgeWmError(Exception):
+    """Anything that edge-wm raises on purpose. `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UsageError(EdgeWmError):
+    """The request itself is wrong: change the arguments."""
+
+    exit_code = 2
+
+
+class RefusedError(EdgeWmError):
+    """The request is well-formed and was refused: the message says by what."""
+
+    exit_code = 3
+
+
+class TrustError(RefusedError):
+    """A signature is missing, wrong, by an unknown key, or outside its key's scope."""
+
+
+class MismatchError(RefusedError):
+    """Two documents do not fit each other; both sides are named."""
+
+
+class FormatError(EdgeWmError):
+    """A file is not what it claims to be: mend or replace the file."""
+
+    exit_code = 3
+
+
+class RobotFileError(FormatError):
+    """The robot file is wrong: the message names the file and the path inside it."""
+
+
+class BundleError(FormatError):
+    """The bundle's container or manifest is damaged, truncated or of an unknown version."""
+
+
+class ModelError(FormatError):
+    """A graph in the bundle is malformed, too large, or does not give its reference outputs."""
+
+
+class RecordingError(FormatError):
+    """The recording is truncated, damaged, or lacks what was asked for."""
+
+
+class BackendError(EdgeWmError):
+    """An inference library failed or is not installed: the message says how to get it."""
+
+
+class SystemTroubleError(EdgeWmError):
+    """The machine is in the way (disk full, permission, missing device): fix that, try again."""
