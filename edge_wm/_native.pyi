@@ -1,0 +1,3 @@
+from edge_wm.types import Bool, Float32
+
+def nonfinite_rows(values: Float32) -> Bool: ...
