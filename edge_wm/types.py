@@ -157,6 +157,14 @@ class RolloutFunction(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyProposal:
+    """What a learned policy would do; the planner mixes it into its candidates."""
+
+    mean: Float32  # (H, A), SI units
+    std: Float32  # (H, A), SI units, 0 where the policy is sure
+
+
+@dataclass(frozen=True, slots=True)
 class Proposal:
     """The planner's answer: not yet allowed to move anything."""
 
