@@ -1,0 +1,46 @@
+# The developer's commands; each sets up what it needs first. `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench clean
+MAKEFLAGS += --no-print-directory
+# Another Python's packages (a sourced ROS, an active environment) stay outside.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+DURATION ?= 30
+TESTS ?=
+ARGS ?=
+
+help:  ## list these commands
+	@sed -n 's/^\([a-z][a-z-]*[%]\{0,1\}\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
+
+run:  ## set up, then drive the simulated rover and write a report: make run [DURATION=30] [ARGS=…]
+	@scripts/setup.sh run
+	@.venv/bin/edge-wm run --duration $(DURATION) $(ARGS)
+
+test:  ## set up, then run the suite: make test [TESTS=tests/guard] [ARGS=-x]
+	@scripts/setup.sh test
+	@scripts/setup.sh tflite
+	@.venv/bin/python -m pytest $(TESTS) $(ARGS)
+
+lint:  ## style and types, for every Python that edge-wm is written for
+	@scripts/setup.sh test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/python scripts/generate_tables.py --check
+	@for version in 3.10 3.11 3.12 3.13; do \
+	  echo "mypy --python-version $$version"; \
+	  .venv/bin/mypy --python-version $$version --cache-dir .mypy_cache/$$version || exit 1; \
+	done
+
+bench:  ## how fast the fast paths are, next to the plain ones
+	@scripts/setup.sh test
+	@.venv/bin/python -m pytest tests/bench -o python_files='bench_*.py' \
+	  -o python_functions='bench_*' --benchmark-columns=min,median,rounds -q $(ARGS)
+
+prove-%:  ## the full figures of one topic, into docs/proofs.json (resumable)
+	@scripts/setup.sh test
+	@.venv/bin/python scripts/prove.py $* $(ARGS)
+
+clean:  ## remove what make made: environments, builds, caches (not runs/)
+	rm -rf .venv .venv-tflite build dist edge_wm/_native*.so .mypy_cache .ruff_cache \
+	  .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# Sets this checkout up: scripts/setup.sh run | test | tflite
+#
+#   run     .venv with what `edge-wm run` needs, and the compiled module
+#   test    the same, and what the suite needs
+#   tflite  .venv-tflite: tflite-runtime 2.14, which needs Python 3.10 or 3.11 and numpy < 2
+#
+# Does only what is missing, says what it does and why, and may be interrupted anywhere.
+# PYTHON=/path/to/python chooses the Python of a new environment.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\033[1m[setup]\033[0m %s\n' "$*"; }
+fail() { printf '[setup] %s\n' "$*" >&2; exit 1; }
+
+# ---- Python -----------------------------------------------------------------------------
+version_fits() {  # PYTHON LOWEST HIGHEST: does it start, and is it 3.LOWEST to 3.HIGHEST?
+    "$1" -c "import sys; sys.exit(not (3, $2) <= sys.version_info[:2] <= (3, $3))" 2>/dev/null
+}
+has_venv() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
+has_headers() {
+    "$1" -c 'import os, sysconfig
+os.stat(os.path.join(sysconfig.get_path("include"), "Python.h"))' 2>/dev/null
+}
+find_python() {  # LOWEST HIGHEST CHECK...: the first Python that passes every check
+    local candidate check lowest=$1 highest=$2
+    shift 2
+    for candidate in ${PYTHON:-python3.11 python3.12 python3.10 python3.13 python3 /usr/bin/python3}
+    do
+        version_fits "$candidate" "$lowest" "$highest" || continue
+        for check in "$@"; do "$check" "$candidate" || continue 2; done
+        command -v "$candidate"
+        return
+    done
+    return 1
+}
+
+# ---- system packages --------------------------------------------------------------------
+missing_packages=()
+missing() {  # PACKAGE WHY
+    missing_packages+=("$1")
+    say "missing system package $1: $2"
+}
+has_library() { { /sbin/ldconfig -p || true; } 2>/dev/null | grep -q "$1"; }
+list_missing() {
+    if ! find_python 10 13 has_venv has_headers >/dev/null; then
+        [ -z "${PYTHON:-}" ] || fail "PYTHON=$PYTHON must be Python 3.10 to 3.13 with venv and \
+headers (python3-venv, python3-dev); choose another or unset it"
+        missing python3 "the runtime is written for Python 3.10 to 3.13"
+        missing python3-venv "to keep edge-wm's packages in .venv, apart from the system's"
+        missing python3-dev "Python's headers, for the compiled module"
+    fi
+    command -v g++ >/dev/null || missing g++ "compiles the kernels"
+    command -v cmake >/dev/null || missing cmake "builds the compiled module"
+    command -v ninja >/dev/null || missing ninja-build "builds the compiled module"
+    has_library 'libEGL\.so\.1' || missing libegl1 "the simulated camera renders without a screen"
+    has_library 'libEGL_mesa\.so\.0' || missing libegl-mesa0 "software rendering"
+    has_library 'libOpenGL\.so\.0' || missing libopengl0 "the simulated camera renders with OpenGL"
+    ls /usr/lib/*/dri/swrast_dri.so >/dev/null 2>&1 || has_library 'libgallium' ||
+        missing libgl1-mesa-dri "software rendering"
+}
+install_missing() {
+    local as_root=()
+    list_missing
+    [ ${#missing_packages[@]} -gt 0 ] || return 0
+    local command="apt-get install -y --no-install-recommends ${missing_packages[*]}"
+    command -v apt-get >/dev/null || fail "no apt-get here; install what the packages above hold"
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null || fail "neither root nor sudo; as root: $command"
+        as_root=(sudo)
+    fi
+    say "${as_root[*]} $command"
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive $command
+}
+
+# ---- environments -----------------------------------------------------------------------
+make_venv() {  # FOLDER PYTHON: (re)creates it unless it works
+    if "$1/bin/python" -m pip --version >/dev/null 2>&1; then return; fi
+    say "$1: new virtual environment with $("$2" --version) ($2)"
+    "$2" -m venv "$1"
+}
+stamp_of() {  # PYTHON EXTRAS: changes when what should be installed changes
+    { "$1" --version; echo "$2" "$PWD"; cat pyproject.toml constraints.txt; } | sha256sum
+}
+install_packages() {  # FOLDER EXTRAS PIP-OPTIONS...
+    local python=$1/bin/python extras=$2 stamp=$1/.edge-wm-$2
+    shift 2
+    if [ "$(cat "$stamp" 2>/dev/null)" = "$(stamp_of "$python" "$extras")" ]; then return; fi
+    say "installing edge-wm[$extras] and what it needs"
+    "$python" -m pip install -q --disable-pip-version-check "$@" 'scikit-build-core>=0.11' \
+        'pybind11>=2.13'
+    "$python" -m pip install -q --disable-pip-version-check --no-build-isolation "$@" \
+        -e ".[$extras]"
+    stamp_of "$python" "$extras" >"$stamp"
+}
+build_native() {
+    local python=$PWD/.venv/bin/python build
+    build=build/native-$("$python" -c 'import sys; print(sys.implementation.cache_tag)')
+    if [ ! -e "$build/build.ninja" ]; then
+        say "building the compiled module in $build"
+        cmake -S . -B "$build" -G Ninja -DPython_EXECUTABLE="$python" >/dev/null
+    fi
+    cmake --build "$build" >"$build/log" || { cat "$build/log" >&2; fail "the build failed"; }
+    cmake --install "$build" --prefix . >/dev/null
+}
+
+# ---- the three set-ups ------------------------------------------------------------------
+set_up_venv() {  # EXTRAS
+    install_missing
+    if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+        local python
+        python=$(find_python 10 13 has_venv has_headers) || fail "Python 3.10 to 3.13 is needed, \
+found $(python3 --version 2>&1); install one and run: PYTHON=/path/to/it make ..."
+        make_venv .venv "$python"
+    fi
+    install_packages .venv "$1" -c constraints.txt
+    build_native
+}
+set_up_tflite() {
+    local python
+    if ! python=$(PYTHON='' find_python 10 11 has_venv); then
+        say "no Python 3.10 or 3.11 here, which tflite-runtime 2.14 needs: its tests are skipped"
+        return
+    fi
+    make_venv .venv-tflite "$python"
+    install_packages .venv-tflite tflite
+}
+
+mkdir -p build
+exec 9>build/.setup-lock
+flock 9
+case "${1:-}" in
+    run) set_up_venv run ;;
+    test) set_up_venv run,litert,dev ;;
+    tflite) set_up_tflite ;;
+    *) fail "usage: scripts/setup.sh run | test | tflite" ;;
+esac
