@@ -50,6 +50,7 @@ class Reason(IntEnum):
     deadline_missed = 65
     goal_reached = 66
     not_active = 67
+    no_goal = 68
 
 
 @dataclass(frozen=True)
@@ -264,5 +265,10 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         sentence="The guard is not in a mode that allows motion.",
         cause="It was not activated, or a fault is latched.",
         check="Look at the mode; reset the fault or activate.",
+    ),
+    Reason.no_goal: Explanation(
+        sentence="No goal has been given yet, so the robot stays at rest.",
+        cause="Nobody sent a goal, or the last one was withdrawn.",
+        check="Send a goal.",
     ),
 }
