@@ -1,0 +1,97 @@
+"""The motor side of the simulated robot: what a microcontroller does with setpoints.
+
+It plays the newest setpoint's knots after the actuation delay, and it does not trust the sender:
+a setpoint that is not finite, out of order or from an older activation is ignored and counted,
+and once the last good one's `valid_until_ns` has passed it brakes by itself, axis by axis.
+
+    command time      apply_at ────────── valid_until
+                         knots, interpolated     then |v| falls by brake_deceleration
+    physical time     all of it `delay_ns` later
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+import numpy as np
+
+from edge_wm.reasons import Reason
+from edge_wm.types import Setpoint
+
+
+class Motors:
+    """Turns setpoints into the velocity of each axis, at any physical time, in order."""
+
+    def __init__(self, axes: tuple[str, ...], delay_ns: int) -> None:
+        self.refused: Counter[Reason] = Counter()
+        self._axes = axes
+        self._delay_ns = delay_ns
+        self._waiting: deque[Setpoint] = deque()  # on their way, still without effect
+        self._epoch = -1
+        self._sequence = -1
+        self._times: list[int] = []  # of the setpoint in effect
+        self._velocity: list[list[float]] = []
+        self._deceleration: list[float] = []
+        self._valid_until_ns = 0
+        self._expired = True  # nothing received yet counts as expired, but not as a refusal
+        self._rest = [0.0] * len(axes)
+
+    def send(self, setpoint: Setpoint) -> None:
+        """Take `setpoint` over, or ignore and count it."""
+        if not self._good(setpoint):
+            self.refused[Reason.setpoint_invalid] += 1
+            return
+        self._epoch, self._sequence = setpoint.epoch, setpoint.sequence
+        self._waiting.append(setpoint)
+
+    def velocity(self, now_ns: int) -> list[float]:
+        """The commanded velocity of each axis at the physical time `now_ns` (never backwards)."""
+        command_ns = now_ns - self._delay_ns
+        while self._waiting and self._waiting[0].apply_at_ns <= command_ns:
+            self._load(self._waiting.popleft())
+        if not self._times:
+            return self._rest
+        if command_ns <= self._valid_until_ns:
+            return self._interpolate(command_ns)
+        if not self._expired:
+            self._expired = True
+            self.refused[Reason.setpoint_expired] += 1
+        since = (command_ns - self._valid_until_ns) * 1e-9
+        return [
+            max(abs(v) - d * since, 0.0) * (1.0 if v > 0 else -1.0)
+            for v, d in zip(
+                self._interpolate(self._valid_until_ns), self._deceleration, strict=True
+            )
+        ]
+
+    def _good(self, setpoint: Setpoint) -> bool:
+        if setpoint.axes != self._axes or setpoint.epoch < self._epoch:
+            return False
+        if setpoint.epoch == self._epoch and setpoint.sequence <= self._sequence:
+            return False
+        knots, axes = len(setpoint.times_ns), len(self._axes)
+        if knots < 2 or setpoint.velocity.shape != (knots, axes):
+            return False
+        if not np.isfinite(setpoint.velocity).all() or not (np.diff(setpoint.times_ns) > 0).all():
+            return False
+        brakes = setpoint.brake_deceleration
+        return brakes.shape == (axes,) and bool((np.isfinite(brakes) & (brakes > 0)).all())
+
+    def _load(self, setpoint: Setpoint) -> None:
+        self._times = setpoint.times_ns.tolist()
+        self._velocity = setpoint.velocity.tolist()
+        self._deceleration = setpoint.brake_deceleration.tolist()
+        self._valid_until_ns = setpoint.valid_until_ns
+        self._expired = False
+
+    def _interpolate(self, at_ns: int) -> list[float]:
+        """Linear between the knots, constant before the first and after the last."""
+        times = self._times
+        if at_ns <= times[0]:
+            return self._velocity[0]
+        for index in range(1, len(times)):
+            if at_ns < times[index]:
+                share = (at_ns - times[index - 1]) / (times[index] - times[index - 1])
+                before, after = self._velocity[index - 1], self._velocity[index]
+                return [b + share * (a - b) for b, a in zip(before, after, strict=True)]
+        return self._velocity[-1]
