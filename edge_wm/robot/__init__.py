@@ -19,6 +19,7 @@ from pathlib import Path
 from edge_wm import shipped
 from edge_wm.errors import RobotFileError, SystemTroubleError, UsageError
 from edge_wm.robot import checks, document
+from edge_wm.robot.intake import FUTURE_TOLERANCE_NS, Intake
 from edge_wm.robot.kinematics import (
     BodySphere,
     Joint,
@@ -44,12 +45,14 @@ from edge_wm.robot.nouns import (
 )
 
 __all__ = [
+    "FUTURE_TOLERANCE_NS",
     "Axis",
     "AxisKind",
     "Base",
     "BodySphere",
     "Box",
     "Extrinsics",
+    "Intake",
     "Joint",
     "Kinematics",
     "Link",
