@@ -1,0 +1,119 @@
+"""Run one graph on one library: the only room that imports inference libraries.
+
+| backend | graph format | library |
+|---|---|---|
+| `onnxruntime` | `onnx` | onnxruntime |
+| `litert` | `tflite` | ai-edge-litert, or tflite-runtime 2.14 where that is what there is |
+| `native` | `program` | edge-wm's own kernels (no compiled programs exist yet) |
+
+`probe` (in its own module) loads and runs the graphs of a bundle in a child process first,
+because model files that crash or hang the libraries exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from importlib.metadata import PackageNotFoundError, version
+
+from edge_wm.backends.graph import FunctionSpec, Graph
+from edge_wm.errors import BackendError, ModelError, UsageError
+
+__all__ = ["BACKENDS", "FunctionSpec", "Graph", "choose", "installed", "load_graph"]
+
+# backend -> the graph format it runs, in the order in which "auto" prefers them.
+BACKENDS: Mapping[str, str] = {"onnxruntime": "onnx", "litert": "tflite", "native": "program"}
+
+# backend -> the distributions that provide it, preferred first.
+_DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "litert": ("ai-edge-litert", "tflite-runtime"),
+    "native": (),
+}
+
+
+def installed() -> dict[str, str]:
+    """The backends whose library is installed: name -> "library version". Imports nothing."""
+    found: dict[str, str] = {}
+    for backend, distributions in _DISTRIBUTIONS.items():
+        for distribution in distributions:
+            try:
+                found.setdefault(backend, f"{distribution} {version(distribution)}")
+            except PackageNotFoundError:
+                continue
+    return found
+
+
+def choose(name: str, formats: Collection[str], backend: str = "auto") -> str:
+    """The backend for function `name`, of which the bundle has graphs in `formats`.
+
+    Raises:
+        UsageError: no such backend.
+        BackendError: the library is not installed; the message says how to get it.
+        ModelError: the bundle has no graph of this function for that backend.
+    """
+    if backend not in ("auto", *BACKENDS):
+        raise UsageError(f"backend must be one of auto, {', '.join(BACKENDS)}; got {backend!r}")
+    ready = installed()
+    if backend == "auto":
+        for candidate, graph_format in BACKENDS.items():
+            if candidate in ready and graph_format in formats:
+                return candidate
+        usable = [b for b, graph_format in BACKENDS.items() if graph_format in formats]
+        if not usable:
+            raise ModelError(
+                f"function {name}: the bundle has graphs in {', '.join(formats) or 'no format'}, "
+                f"the backends run {', '.join(BACKENDS.values())}; rebuild the bundle with one"
+            )
+        raise BackendError(_how_to_install(usable[0]))
+    if BACKENDS[backend] not in formats:
+        raise ModelError(
+            f"function {name}: backend {backend} needs a graph in format {BACKENDS[backend]}, the "
+            f"bundle has {', '.join(formats) or 'none'}; use another backend or rebuild the bundle"
+        )
+    if backend not in ready and backend != "native":
+        raise BackendError(_how_to_install(backend))
+    return backend
+
+
+def load_graph(
+    blob: bytes | memoryview,
+    function: FunctionSpec,
+    backend: str,
+    *,
+    name: str = "graph",
+    threads: int = 1,
+) -> Graph:
+    """Load the graph in `blob` (in the format of `backend`) as declared by `function`.
+
+    `name` is the function's name, for messages. `threads` is the size of the library's own
+    pool: one leaves the other cores to the rest of the robot and is what replay is exact for.
+
+    Raises:
+        UsageError: no such backend.
+        BackendError: the library is not installed.
+        ModelError: the library refuses the graph, or it does not match its declaration.
+    """
+    if backend == "onnxruntime":
+        try:
+            from edge_wm.backends.onnx_runtime import OnnxRuntimeGraph
+        except ImportError as error:
+            raise BackendError(_how_to_install(backend)) from error
+        return OnnxRuntimeGraph(blob, function, name=name, threads=threads)
+    if backend == "litert":
+        try:
+            from edge_wm.backends.litert import LiteRtGraph
+        except ImportError as error:
+            raise BackendError(_how_to_install(backend)) from error
+        return LiteRtGraph(blob, function, name=name, threads=threads)
+    if backend == "native":
+        from edge_wm.backends.native import load
+
+        return load(blob, function, name=name, threads=threads)
+    raise UsageError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
+
+
+def _how_to_install(backend: str) -> str:
+    return (
+        f"backend {backend} needs {' or '.join(_DISTRIBUTIONS[backend])}, which is not installed; "
+        f'run: pip install "edge-wm[{backend}]"'
+    )
