@@ -18,6 +18,7 @@ class Reason(IntEnum):
     sample_not_finite = 7
     sample_wrong_shape = 8
     stream_frozen = 9
+    sample_implausible = 10
     belief_not_finite = 20
     no_feasible_candidate = 21
     goal_refused = 22
@@ -105,6 +106,11 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         sentence="A stream keeps delivering exactly the same data, so it is treated as stale.",
         cause="The sensor or its driver hangs and repeats its last reading.",
         check="Restart the driver; check the sensor's cable.",
+    ),
+    Reason.sample_implausible: Explanation(
+        sentence="A sample differs from the one before it by more than the robot can move, so it was dropped.",
+        cause="An encoder jumped or its driver restarted, or a stamp is wrong.",
+        check="Check the encoder's cable and its driver's log; compare the stamps with the sample rate.",
     ),
     Reason.belief_not_finite: Explanation(
         sentence="The world model's belief holds NaN or infinity, so nothing was planned from it.",

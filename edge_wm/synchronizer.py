@@ -37,7 +37,7 @@ class Synchronizer:
     """
 
     def __init__(self, robot: Robot, streams: Sequence[str], reference: str | None) -> None:
-        """Raises UsageError if a stream is not in the robot file, or the reference is not wanted."""
+        """Raises UsageError: a stream is not in the robot file, or the reference not observed."""
         for name in streams:
             if name not in robot.streams:
                 raise UsageError(

@@ -292,6 +292,8 @@ class _Checker:
                     stream.derived_from,
                     "name the streams that measure the wheels and the turning",
                 )
+            for gyro in gyros:
+                self._on_base(streams[gyro], base, f"{path} is derived from it")
             if stream.period_ns != wheels[0].period_ns:
                 self._fail(
                     f"{path}.rate_hz",
@@ -299,6 +301,17 @@ class _Checker:
                     1e9 / stream.period_ns,
                     "one odometry sample comes of each wheel sample",
                 )
+
+    def _on_base(self, stream: Stream, base: Base, why: str) -> None:
+        """The sensor sits on the base itself, so that its extrinsics are all there is to know."""
+        parent = stream.extrinsics.parent if stream.extrinsics else stream.frame
+        if parent != base.frame:
+            self._fail(
+                f"streams.{stream.name}.extrinsics.parent",
+                f"the base's frame ({base.frame}), since {why}",
+                parent,
+                "give its place on the base",
+            )
 
     # ---- base and axes ----------------------------------------------------------------
     def _base(self, streams: Mapping[str, Stream]) -> Base | None:
@@ -689,16 +702,7 @@ class _Checker:
                 part.stream,
                 f"streams here: {', '.join(streams)}",
             )
-        at_base = stream.frame == base.frame or (
-            stream.extrinsics is not None and stream.extrinsics.parent == base.frame
-        )
-        if not at_base:
-            self._fail(
-                f"streams.{stream.name}.extrinsics.parent",
-                f"the base's frame ({base.frame}), since stopping uses the scanner",
-                stream.extrinsics and stream.extrinsics.parent,
-                "give its place on the base",
-            )
+        self._on_base(stream, base, "stopping uses it")
         vx = next(axis for axis in axes if axis.name == "base.vx")
         speed = max(vx.velocity_max, -vx.velocity_min)
         delay = (_ms(self.part.actuation_delay_ms) + stream.max_age_ns) * 1e-9

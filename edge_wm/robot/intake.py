@@ -55,10 +55,11 @@ class Intake:
         data = sample.data
         if data.shape != self.stream.shape or data.dtype != self._dtype:
             return Reason.sample_wrong_shape
-        if self._dtype.kind == "f" and not np.isfinite(data).all():
-            if self.stream.type != "range_scan" or not bool((data > -np.inf).all()):
-                return Reason.sample_not_finite  # NaN compares false
-        return None
+        if self.stream.type == "range_scan":
+            finite = (data > -np.inf).all()  # NaN compares false, +inf is 'nothing in range'
+        else:
+            finite = self._dtype.kind != "f" or np.isfinite(data).all()
+        return None if finite else Reason.sample_not_finite
 
     def _disorder(self, sample: Sample) -> Reason | None:
         if sample.stamp_ns > sample.received_ns + FUTURE_TOLERANCE_NS:
