@@ -63,7 +63,7 @@ class Truth:
     odom_pose: tuple[float, float, float]  # the same in the odometry frame
     twist: tuple[float, float]  # vx (m/s), wz (rad/s) in the base frame
     contact: bool  # the hull touches something in this moment
-    touched: bool  # it did so at any time since the start
+    contact_ns: int  # for how long it has done so since the start, in total
     clearance: float  # m from the footprint to the nearest obstacle
     goal_distance: float  # m from the base to the goal
 
@@ -97,7 +97,7 @@ class RoverSimulation:
         mujoco.mj_step(self._model, self._data, nstep=SETTLING_STEPS)
         self._start_ns = start_ns
         self._steps = 0
-        self._touched = False
+        self._contact_ns = 0
         joint = self._model.joint("base")
         self._qpos = self._data.qpos[joint.qposadr[0] :][:7]  # views: x y z, quaternion w x y z
         self._qvel = self._data.qvel[joint.dofadr[0] :][:6]  # world-frame v, body-frame w
@@ -192,7 +192,7 @@ class RoverSimulation:
                 float(self._qvel[5]),
             ),
             contact=self._in_contact(),
-            touched=self._touched,
+            contact_ns=self._contact_ns,
             clearance=float(self.geometry().clearance(place)[0]) - radius,
             goal_distance=math.hypot(x - self.world.goal[0], y - self.world.goal[1]),
         )
@@ -214,7 +214,7 @@ class RoverSimulation:
         self._data.ctrl[:] = self._base.wheel_speeds(vx, wz)
         mujoco.mj_step(self._model, self._data)
         self._steps += 1
-        self._touched = self._touched or self._in_contact()
+        self._contact_ns += PHYSICS_STEP_NS * self._in_contact()
 
     def _in_contact(self) -> bool:
         return bool(self._data.sensordata[0] > 0.0)
