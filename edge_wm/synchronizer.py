@@ -49,6 +49,7 @@ class Synchronizer:
                 f"reference stream '{reference}': must be one of those observed "
                 f"({', '.join(streams)}); name one of them, or none"
             )
+        self.streams = tuple(streams)
         span_ns = robot.streams[reference].max_age_ns if reference else 0
         self._tracks = {name: _Track(robot.streams[name], span_ns) for name in streams}
         self._reference = self._tracks[reference] if reference else None

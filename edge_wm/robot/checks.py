@@ -168,7 +168,7 @@ class _Checker:
                 f"{path}.unit",
                 f"{wanted} for type {part.type}",
                 part.unit,
-                "convert in the driver: edge-wm computes in SI",
+                "edge-wm reads no other: convert in the driver",
             )
         period_ns = _period_ns(part.rate_hz)
         for key, advice in (
@@ -293,7 +293,7 @@ class _Checker:
                     "name the streams that measure the wheels and the turning",
                 )
             for gyro in gyros:
-                self._on_base(streams[gyro], base, f"{path} is derived from it")
+                self._on_base(streams[gyro], base.frame, f"{path} is derived from it")
             if stream.period_ns != wheels[0].period_ns:
                 self._fail(
                     f"{path}.rate_hz",
@@ -302,13 +302,13 @@ class _Checker:
                     "one odometry sample comes of each wheel sample",
                 )
 
-    def _on_base(self, stream: Stream, base: Base, why: str) -> None:
+    def _on_base(self, stream: Stream, base_frame: str, why: str) -> None:
         """The sensor sits on the base itself, so that its extrinsics are all there is to know."""
         parent = stream.extrinsics.parent if stream.extrinsics else stream.frame
-        if parent != base.frame:
+        if parent != base_frame:
             self._fail(
                 f"streams.{stream.name}.extrinsics.parent",
-                f"the base's frame ({base.frame}), since {why}",
+                f"the base's frame ({base_frame}), since {why}",
                 parent,
                 "give its place on the base",
             )
@@ -654,7 +654,8 @@ class _Checker:
                 else "add an odometry stream and a base, or kinematics",
             )
         if (part.box is None) == (part.sphere is None):
-            self._fail(path, "either a box or a sphere", "both or none", "keep one")
+            found = [key for key in ("box", "sphere") if getattr(part, key) is not None]
+            self._fail(path, "with one of box and sphere", found or None, "write one of them")
         if part.sphere is not None:
             self._point(f"{path}.sphere.center", part.sphere.center, numbers)
             return Sphere(part.frame, tuple(part.sphere.center), part.sphere.radius)
@@ -702,7 +703,7 @@ class _Checker:
                 part.stream,
                 f"streams here: {', '.join(streams)}",
             )
-        self._on_base(stream, base, "stopping uses it")
+        self._on_base(stream, base.frame, "stopping uses it")
         vx = next(axis for axis in axes if axis.name == "base.vx")
         speed = max(vx.velocity_max, -vx.velocity_min)
         delay = (_ms(self.part.actuation_delay_ms) + stream.max_age_ns) * 1e-9

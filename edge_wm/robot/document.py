@@ -32,7 +32,8 @@ MAX_DEPTH = 16
 Positive = Annotated[float, Meta(gt=0)]
 NotNegative = Annotated[float, Meta(ge=0)]
 Rate = Annotated[float, Meta(gt=0, le=10_000)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_.\-]{0,63}$")]
+NAME = r"^[A-Za-z_][A-Za-z0-9_.\-]{0,63}\Z"
+Name = Annotated[str, Meta(pattern=NAME)]
 Vector3 = tuple[float, float, float]
 
 
@@ -292,27 +293,29 @@ def _explain(
 ) -> NoReturn:
     """Turn msgspec's error on `value` (of type `kind`, at `path`) into one of ours."""
     what, _, where = str(error).partition(" - at `")
-    for key, index, inside in _STEP.findall(where.removesuffix("`").removeprefix("$")):
+    of_key = where.startswith("key` in `")
+    for key, index, inside in _STEP.findall(where.removeprefix("key` in `")):
         kind = _plain_type(kind)
-        if inside:  # msgspec does not say which key: find it
+        if inside:  # msgspec does not say which entry: find it
             kind = get_args(kind)[1]
-            for key_found, entry in value.items():
+            for entry_key, entry in value.items():
                 try:
                     msgspec.convert(entry, kind)
                 except msgspec.ValidationError as inner:
-                    _explain(inner, entry, kind, name, f"{path}.{key_found}")
-            break  # not an entry, so a key
-        if index:
+                    _explain(inner, entry, kind, name, f"{path}.{entry_key}")
+        elif index:
             arguments = get_args(kind)
             kind = arguments[int(index)] if get_origin(kind) is tuple else arguments[0]
             value, path = value[int(index)], f"{path}[{index}]"
         else:
             kind = next(f.type for f in msgspec.structs.fields(kind) if f.encode_name == key)
             value, path = value[key], f"{path}.{key}" if path else key
+    if of_key:
+        wrong = next(key for key in value if not re.search(NAME, key))
+        fail(name, f"a key of {path}", _described(Name), wrong, "rename it")
     field = re.fullmatch(r"Object (missing required|contains unknown) field `(.*)`", what)
     if field is None:
-        expected = _described(kind) if "`" in where or not where else "a name"
-        fail(name, path or "it", expected, value, "see docs/robot-file.md")
+        fail(name, path, _described(kind), value, "see docs/robot-file.md")
     known = [f.encode_name for f in msgspec.structs.fields(_plain_type(kind))]
     full = f"{path}.{field[2]}" if path else field[2]
     if field[1].startswith("missing"):
@@ -343,17 +346,13 @@ def _described(kind: Any) -> str:
         return _described(next(a for a in get_args(kind) if a is not type(None)))
     if get_origin(kind) is Annotated:
         plain, meta = get_args(kind)
-        bounds = {
-            "above": meta.gt,
-            "at least": meta.ge,
-            "at most": meta.le,
-        }
+        bounds = {"above": meta.gt, "at least": meta.ge, "at most": meta.le}
         text = _described(plain)
         if meta.pattern:
             return "a name of letters, digits, '_', '.', '-' that begins with a letter"
         if meta.min_length:
             return text + " that is not empty"
-        limits = [f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None]
+        limits = [f"{word} {bound}" for word, bound in bounds.items() if bound is not None]
         return f"{text} {' and '.join(limits)}"
     if get_origin(kind) is Literal:
         choices = [f"'{choice}'" for choice in get_args(kind)]

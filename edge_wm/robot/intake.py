@@ -56,9 +56,9 @@ class Intake:
         if data.shape != self.stream.shape or data.dtype != self._dtype:
             return Reason.sample_wrong_shape
         if self.stream.type == "range_scan":
-            finite = (data > -np.inf).all()  # NaN compares false, +inf is 'nothing in range'
+            finite = bool((data > -np.inf).all())  # NaN compares false, +inf is 'nothing in range'
         else:
-            finite = self._dtype.kind != "f" or np.isfinite(data).all()
+            finite = self._dtype.kind != "f" or bool(np.isfinite(data).all())
         return None if finite else Reason.sample_not_finite
 
     def _disorder(self, sample: Sample) -> Reason | None:
