@@ -253,6 +253,16 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Command:
+    """What is commanded at one moment: where a new trajectory has to start."""
+
+    at_ns: int
+    position: Float64  # (A,); for velocity and twist axes the distance since activation
+    velocity: Float64  # (A,)
+    acceleration: Float64  # (A,)
+
+
+@dataclass(frozen=True, slots=True)
 class Motion:
     """Motion over a stretch of time: what was sent, or what is committed to be sent."""
 
