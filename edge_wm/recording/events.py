@@ -108,9 +108,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the world model imagined for the proposal of plan tick `tick`.
+    """What the world model imagined for the proposal of plan tick `tick`, for N moments.
 
-    Entry 0 is the present. N moments; the images are for n of them.
+    Entry 0 is the belief advanced to the moment at which the proposal begins to act. The images
+    are for n of the moments.
     """
 
     tick: int

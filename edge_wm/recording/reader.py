@@ -28,7 +28,7 @@ from mcap.records import Channel, Chunk, Metadata, Schema
 from edge_wm.errors import RecordingError, SystemTroubleError
 from edge_wm.recording.events import Event, Header
 from edge_wm.recording.messages import message_type
-from edge_wm.recording.recorder import FORMAT, STREAM_KEY
+from edge_wm.recording.recorder import FORMAT, STREAM_KEY, checksum
 from edge_wm.recording.samples import decode
 from edge_wm.recording.wire import unpack
 
@@ -39,6 +39,12 @@ assert _RECORD.size == 9
 assert _MESSAGE.size == 22
 
 _CHUNK_LIMIT = 1 << 30  # bytes, unpacked
+
+_SKIPPED = (  # besides chunks and metadata: indexes
+    *(Opcode.HEADER, Opcode.DATA_END, Opcode.STATISTICS, Opcode.SUMMARY_OFFSET),
+    *(Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE_INDEX, Opcode.CHUNK_INDEX),
+    Opcode.METADATA_INDEX,
+)
 
 E = TypeVar("E")
 
@@ -80,28 +86,27 @@ class Recording:
 
     def _select(self, wanted: str | None) -> Iterator[tuple[int, Event]]:
         number = 0
-        for lane, (sequence, received_ns, stamp_ns), data in _messages(self.path, self._chunks):
-            if not lane.name:
-                continue
-            try:
+        try:
+            for lane, counters, data in _messages(self.path, self._chunks):
+                sequence, received_ns, stamp_ns = counters
                 if lane.name == "Gap":
                     first, count = message_type("Gap").decode(data)
                     number = first + count
-                    continue
-                if wanted in (None, lane.name):
-                    if lane.stream:
-                        times = (stamp_ns, received_ns)
-                        event: Event = decode(lane.stream, lane.message, data, *times, sequence)
-                    else:
-                        event = unpack(lane.name, message_type(lane.name).decode(data))
-                    yield number, event
-            except (ValueError, KeyError, IndexError, TypeError, struct.error) as error:
-                raise RecordingError(
-                    f"{self.path}: event {number} is not a {lane.name} as edge-wm "
-                    f"{self.software} writes it ({error}); the file was changed, or needs a newer "
-                    "edge-wm"
-                ) from error
-            number += 1
+                elif lane.name:
+                    if not lane.stream and sequence != number & 0xFFFFFFFF:
+                        raise ValueError(f"{lane.name} {sequence} is in its place")
+                    if wanted in (None, lane.name):
+                        if lane.stream:
+                            times = (stamp_ns, received_ns)
+                            yield number, decode(lane.stream, lane.message, data, *times, sequence)
+                        else:
+                            yield number, unpack(lane.name, message_type(lane.name).decode(data))
+                    number += 1
+        except (ValueError, KeyError, IndexError, TypeError, struct.error) as error:
+            raise RecordingError(
+                f"{self.path}: event {number} is not as edge-wm {self.software} writes it "
+                f"({error}); the file was changed, or needs a newer edge-wm"
+            ) from error
 
 
 def open_recording(path: str | os.PathLike[str]) -> Recording:
@@ -165,11 +170,15 @@ def _scan(file: BinaryIO, notes: dict[str, dict[str, str]], chunks: list[tuple[i
                     chunks.append((body, length))
                 else:
                     note = Metadata.read(ReadDataStream(BytesIO(file.read(length))))
+                    if note.metadata.pop("crc32", "") != checksum(note.metadata):
+                        raise ValueError("its checksum is wrong")
                     notes[note.name] = note.metadata
             except (ValueError, McapError, struct.error, zstandard.ZstdError) as error:
                 return f"a damaged record at byte {at} ({error or type(error).__name__})"
-        if opcode == Opcode.FOOTER:
+        elif opcode == Opcode.FOOTER and body + length + len(_MAGIC) == size:
             return ""
+        elif opcode not in _SKIPPED:
+            return f"a damaged record at byte {at} (opcode {opcode})"
         at = body + length
         file.seek(at)
 

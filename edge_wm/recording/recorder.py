@@ -21,6 +21,7 @@ import re
 import struct
 import threading
 import time
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -211,14 +212,12 @@ class _Mcap:
         self._writer.start(profile="ros2", library=f"edge-wm {edge_wm.__version__}")
         conditions = {field.name: getattr(header, field.name) for field in fields(header)}
         texts = {n: v if isinstance(v, str) else json.dumps(v) for n, v in conditions.items()}
-        self._writer.add_metadata(
-            "edge_wm", {"format": FORMAT, "edge_wm": edge_wm.__version__, **texts}
-        )
+        self._note("edge_wm", {"format": FORMAT, "edge_wm": edge_wm.__version__, **texts})
         self.flush()
 
     def write(self, number: int, event: Event) -> None:
         """One event, after a mark where events before it are missing, then what it shows."""
-        entry = self._entry(event)
+        entry = self._entry(number, event)
         if number != self._expected:
             gap = message_type("Gap").encode(self._expected, number - self._expected)
             self._add(_Entry(_topic("Gap"), _OWN + "Gap", gap, entry.log_ns, entry.log_ns))
@@ -233,11 +232,14 @@ class _Mcap:
 
     def finish(self, statistics: Statistics) -> None:
         end = {"events": str(statistics.events), "lost": json.dumps(statistics.lost)}
-        self._writer.add_metadata("edge_wm.end", end)
+        self._note("edge_wm.end", end)
         self._writer.finish()  # type: ignore[no-untyped-call]
         self._file.sync()
 
-    def _entry(self, event: Event) -> _Entry:
+    def _note(self, name: str, texts: dict[str, str]) -> None:
+        self._writer.add_metadata(name, {**texts, "crc32": checksum(texts)})
+
+    def _entry(self, number: int, event: Event) -> _Entry:
         if isinstance(event, Sample):
             stream = self._streams.get(event.stream)
             message = encode(stream, event) if stream else None
@@ -250,7 +252,7 @@ class _Mcap:
         name = type(event).__name__
         message = message_type(name).encode(*pack(event))
         now_ns = _now_ns(event)
-        return _Entry(_topic(name), _OWN + name, message, now_ns, now_ns)
+        return _Entry(_topic(name), _OWN + name, message, now_ns, now_ns, number & 0xFFFFFFFF)
 
     def _add(self, entry: _Entry) -> None:
         channel = self._channels.get((entry.topic, entry.kind))
@@ -323,6 +325,11 @@ class _File:
     def close(self) -> None:
         with contextlib.suppress(OSError):  # what matters was synced
             os.close(self._descriptor)
+
+
+def checksum(texts: Mapping[str, str]) -> str:
+    """Of a metadata record, which MCAP itself does not protect."""
+    return str(zlib.crc32(json.dumps(texts, sort_keys=True).encode()))
 
 
 def _cannot_write(path: str, error: OSError) -> SystemTroubleError:

@@ -11,6 +11,7 @@ Invariant: `decode(encode(sample)) == sample` bit for bit, or `encode` returns N
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -82,6 +83,7 @@ def encode(stream: Stream, sample: Sample) -> bytes | None:
     data = sample.data
     head = (*stamp(sample.stamp_ns), stream.frame)
     layout = (data.dtype.name, data.ndim)
+    finite = True
     if stream.type == "image" and layout == ("uint8", 3) and data.shape[2] == 3:
         height, width, _ = data.shape
         values: Sequence[Any] = (*head, height, width, "rgb8", 0, 3 * width, data.tobytes())
@@ -92,14 +94,18 @@ def encode(stream: Stream, sample: Sample) -> bytes | None:
         values = (*head, *angles, *times, stream.range_min, stream.range_max, data, ())
     elif stream.type == "vector" and layout == ("float32", 1):
         values = ([("", len(data), len(data))], 0, data)
-    elif stream.type == "imu" and layout == ("float32", 1) and _survives(data, 6):
-        turn, push = data[:3].tolist(), data[3:].tolist()
-        values = (*head, *_NO_ORIENTATION, *turn, *_NO_COVARIANCE, *push, *_NO_COVARIANCE)
-    elif stream.type == "joint_state" and layout == ("float32", 2) and _survives(data[0], None):
-        if data.shape != (2, len(stream.joints)) or not _survives(data[1], None):
+    elif stream.type == "imu" and layout == ("float32", 1) and data.size == 6:
+        x, y, z, *push = data.tolist()
+        finite = math.isfinite(x + y + z + sum(push))
+        values = (*head, *_NO_ORIENTATION, x, y, z, *_NO_COVARIANCE, *push, *_NO_COVARIANCE)
+    elif stream.type == "joint_state" and layout == ("float32", 2):
+        if data.shape != (2, len(stream.joints)):
             return None
+        finite = math.isfinite(sum(data.ravel().tolist()))
         values = (*head, stream.joints, data[0], data[1], ())
     else:
+        return None
+    if not finite:  # a NaN may come back from float64 as another NaN
         return None
     return message_type(MESSAGES[stream.type]).encode(*values)
 
@@ -121,8 +127,3 @@ def decode(
     else:
         array = np.stack([values[4], values[5]]).astype(np.float32)
     return Sample(stream, stamp_ns, received_ns, sequence, array)
-
-
-def _survives(data: Array, size: int | None) -> bool:
-    """Whether float32 numbers come back from float64 with the same bits (a NaN may not)."""
-    return (size is None or data.size == size) and bool(np.isfinite(data).all())
