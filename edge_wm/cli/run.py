@@ -1,0 +1,266 @@
+"""`edge-wm run`: drive the robot live, record everything, leave a report."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.status import Status
+from rich.table import Table
+
+from edge_wm.cli.opening import (
+    BackendOption,
+    BundleOption,
+    JsonOption,
+    RobotOption,
+    TrustOption,
+    open_for,
+)
+from edge_wm.errors import SystemTroubleError
+from edge_wm.evaluation import Way
+from edge_wm.planner import make_planner
+from edge_wm.reasons import Reason
+from edge_wm.recording import Event, Header, Recorder, Statistics, machine_class
+from edge_wm.report import write_report
+from edge_wm.runtime import (
+    Journal,
+    ModelDriver,
+    RunSettings,
+    Runtime,
+    backend_versions,
+    planner_settings,
+)
+from edge_wm.runtime.live import Live
+from edge_wm.simulation import RoverSimulation
+from edge_wm.simulation.world import HELD_BACK_SEED
+from edge_wm.types import PoseGoal
+from edge_wm.view import Viewer
+from edge_wm.world_model import WorldModel
+
+STATUS_EVERY_S = 0.1
+STATUS_EVERY_PLAIN_S = 5.0  # where stderr is no terminal
+GUARD_ACTIONS = (Reason.obstacle_ahead, Reason.obstacle_near, Reason.ranges_stale)
+
+
+def run(
+    robot: RobotOption = "rover",
+    bundle: BundleOption = None,
+    duration: Annotated[float, typer.Option(min=1.0, help="How long to drive, s.")] = 20.0,
+    seed: Annotated[int, typer.Option(min=0, help="World, sensor noise and planner.")] = 0,
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where the run's own folder is made.")
+    ] = Path("runs"),
+    shadow: Annotated[bool, typer.Option(help="Do everything but move.")] = False,
+    view: Annotated[bool, typer.Option("--view", help="Show the run live in Rerun.")] = False,
+    report: Annotated[bool, typer.Option(help="Make report.html and its pictures.")] = True,
+    candidates: Annotated[
+        int | None, typer.Option(min=2, help="Candidates an iteration; the bundle's if absent.")
+    ] = None,
+    backend: BackendOption = "auto",
+    trust: TrustOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Drive a robot with a learned world model: to its goal, back to the start, and so on.
+
+    Writes run.mcap (for Foxglove and `edge-wm replay`) and a report into a folder of its own.
+    Ctrl-C stops the robot and ends the run in the same way.
+    """
+    talk = Console(stderr=True)
+    talk.print(f"[dim]opening robot {robot} and its bundle[/]")
+    _, loaded, opened = open_for(robot, bundle, trust)
+    manifest, signer = opened.manifest, opened.signer
+    talk.print(
+        f"[dim]bundle {manifest.name} {manifest.version}, signed by "
+        f"{signer.name if signer else 'nobody'}: loading it, and checking it on this machine[/]"
+    )
+    model = WorldModel(opened, loaded, backend=backend)
+    planner = make_planner(planner_settings(manifest, candidates), loaded.axes)
+    driver = ModelDriver(model, planner)
+    settings = RunSettings.for_robot(loaded, seed)
+    header = Header(
+        robot_text=loaded.text,
+        bundle_name=manifest.name,
+        bundle_version=manifest.version,
+        bundle_sha256=opened.sha256,
+        backend=backend,
+        backend_version=backend_versions(model),
+        kernel="",
+        machine=machine_class(),
+        seed=seed,
+        settings={
+            "driver": "planner",
+            "plan_latency_ns": settings.plan_latency_ns,
+            "goal_tolerance": settings.goal_tolerance,
+            "candidates": candidates,
+            "shadow": shadow,
+        },
+        started=datetime.now().astimezone().isoformat(timespec="seconds"),
+    )
+    simulation = RoverSimulation(loaded, HELD_BACK_SEED + seed, seed=seed)
+    folder = _new_folder(out)
+    recorder = Recorder(
+        folder / "run.mcap",
+        loaded,
+        header,
+        on_trouble=lambda trouble: talk.print(f"[yellow]{trouble}[/]"),
+    )
+    journal: Journal = _Also(recorder, Viewer(loaded)) if view else recorder
+    runtime = Runtime(
+        loaded,
+        driver,
+        settings,
+        streams=tuple(manifest.needs.streams),
+        step_ns=manifest.step_ns,
+        journal=journal,
+    )
+    there, back = simulation.goal, PoseGoal(0.0, 0.0)
+    way = Way(simulation)
+    live = Live(
+        runtime,
+        simulation,
+        lambda _: (there, back)[runtime.counts.goals_reached % 2],
+        shadow=shadow,
+        imagine=driver.imagine,
+        watch=lambda: way.look(runtime),
+    )
+    interrupted = False
+    began = time.monotonic()
+    try:
+        with live, _status_line(talk) as tell:
+            live.activate()
+            began = time.monotonic()
+            while (driven := time.monotonic() - began) < duration and not live.failed:
+                time.sleep(min(STATUS_EVERY_S, duration - driven))
+                tell(_status(runtime, live, way, driven))
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        statistics = recorder.close()
+    if interrupted:
+        talk.print("[yellow]interrupted: the robot was braked to rest, the recording is whole[/]")
+
+    summary = _summary(runtime, live, way, statistics, time.monotonic() - began)
+    summary["folder"] = str(folder)
+    if report:
+        talk.print("[dim]making the report[/]")
+        summary["report"] = str(write_report(folder / "run.mcap", folder))
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+    else:
+        _print_summary(summary)
+
+
+class _Also:
+    """A journal that hands every event to a second one too."""
+
+    def __init__(self, first: Journal, second: Journal) -> None:
+        self._first, self._second = first, second
+
+    def record(self, event: Event) -> int:
+        self._second.record(event)
+        return self._first.record(event)
+
+
+def _new_folder(out: Path) -> Path:
+    """Make `out`/<time>, which did not exist before."""
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for suffix in ("", *(f"_{n}" for n in range(2, 1000))):
+            folder = out / f"{stamp}{suffix}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            return folder
+    except OSError as error:
+        raise SystemTroubleError(
+            f"--out {out}: a folder for the run could not be made ({error.strerror}); "
+            "name a folder that can be written to"
+        ) from error
+    raise SystemTroubleError(f"--out {out}: a thousand runs began in this second")
+
+
+def _status(runtime: Runtime, live: Live, way: Way, driven_s: float) -> str:
+    """One line: mode, rate, latency, ages, guard, drops."""
+    counts = runtime.counts
+    ages = " ".join(f"{name} {age / 1e6:.0f} ms" for name, age in runtime.ages_ns().items())
+    held = sum(n for reason, n in counts.guard.items() if reason in GUARD_ACTIONS)
+    parts = [
+        f"{driven_s:5.1f} s",
+        f"{runtime.mode.name:6}",
+        f"plans {counts.plans / max(driven_s, 1e-3):4.1f}/s p99 {live.plan.p99_ms():4.1f} ms",
+        f"late {counts.late}",
+        f"candidates {runtime.candidates}",
+        f"ages {ages}",
+        f"guard {held}",
+        f"refused {sum(counts.refusals.values())}",
+        f"drops {sum(counts.drops.values())}",
+        f"goals {counts.goals_reached}",
+    ]
+    if way.truth.contact_ns:
+        parts.append(f"CONTACT {way.truth.contact_ns:.2f} s")
+    return " | ".join(parts)
+
+
+@contextmanager
+def _status_line(talk: Console) -> Iterator[Callable[[str], None]]:
+    """One line that changes in place; where nobody watches, a line every few seconds."""
+    if talk.is_terminal:
+        with Status("starting", console=talk, refresh_per_second=10) as line:
+            yield line.update
+        return
+    last = -math.inf
+
+    def tell(text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= STATUS_EVERY_PLAIN_S:
+            last = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
+
+    yield tell
+
+
+def _summary(
+    runtime: Runtime, live: Live, way: Way, statistics: Statistics, seconds: float
+) -> dict[str, Any]:
+    counts = runtime.counts
+    return {
+        "seconds": round(seconds, 2),
+        "distance_m": round(way.distance, 2),
+        "goals_reached": counts.goals_reached,
+        "contact_s": round(way.truth.contact_ns * 1e-9, 3),
+        "plans": counts.plans,
+        "plan_rate_hz": round(counts.plans / max(seconds, 1e-3), 2),
+        "plan_p99_ms": round(live.plan.p99_ms(), 2),
+        "plan_deadlines_missed": live.plan.missed,
+        "late_plans": counts.late,
+        "setpoints": counts.steps,
+        "setpoint_p99_ms": round(live.setpoint.p99_ms(), 2),
+        "setpoint_deadlines_missed": live.setpoint.missed,
+        "refused": {reason.name: n for reason, n in counts.refusals.most_common()},
+        "without_plan": {reason.name: n for reason, n in counts.no_plan.most_common()},
+        "guard": {reason.name: n for reason, n in counts.guard.most_common()},
+        "drops": {reason.name: n for reason, n in counts.drops.most_common()},
+        "recorded_events": statistics.events,
+        "lost_events": dict(statistics.lost),
+    }
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in summary.items():
+        shown = (
+            ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        )
+        table.add_row(name.replace("_", " "), "none" if shown == "" else str(shown))
+    Console().print(table)

@@ -1,0 +1,225 @@
+"""Drives a runtime in real time: one thread a tick, and one that serves the link.
+
+    link thread       samples ──► runtime.push        setpoints ──► link.send
+    plan thread       begin ─► think ─► conclude      every plan period
+    setpoint thread   step ──► the link thread's outbox   every setpoint period
+
+Deadlines are absolute: tick n is due at start + n * period, so lateness does not add up. A tick
+that finishes after the next one was due counts as a missed deadline; ticks that could not begin
+at all are skipped and counted too. The invariant: nothing that happens in the plan thread can
+keep the setpoint thread from sending, and however this ends (time is up, Ctrl-C, an exception in
+any thread) the robot is braked to rest before the link is closed.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import numpy as np
+
+from edge_wm.device import Link
+from edge_wm.errors import SystemTroubleError
+from edge_wm.modes import Mode
+from edge_wm.planner import ClockBudget
+from edge_wm.reasons import EXPLANATIONS, Reason
+from edge_wm.recording import Prediction
+from edge_wm.runtime import PlanRequest, Runtime, Thought
+from edge_wm.types import Goal, Setpoint, Verdict
+
+LINK_POLL_S = 0.002
+SENSORS_WITHIN_S = 5.0
+AT_REST_WITHIN_S = 2.0  # after a stop; more than any robot file's braking takes
+IMAGINE_EVERY = 10  # plan ticks between two predictions for people
+# What planning may use of the time until its trajectory starts; the rest is for finishing it.
+BUDGET_SHARE = 0.8
+# A thread that computes in Python gives way after this long (Python's default is 5 ms, half a
+# setpoint period).
+SWITCH_INTERVAL_S = 0.0005
+
+
+@dataclass(slots=True)
+class Deadlines:
+    """How one of the two ticks kept its time."""
+
+    ticks: int = 0
+    missed: int = 0  # finished after it should have, or never begun
+    durations_ns: deque[int] = field(default_factory=lambda: deque(maxlen=4096))
+
+    def p99_ms(self) -> float:
+        """99th percentile of the last 4096 ticks' durations, ms; 0 before the first."""
+        if not self.durations_ns:
+            return 0.0
+        return float(np.percentile(list(self.durations_ns), 99)) / 1e6
+
+
+class Live:
+    """A run in real time; use as a context manager, which starts and stops it.
+
+    goal: asked before each plan tick, with the time. shadow: do everything but send.
+    imagine: makes predictions for people, given to the journal of `runtime`.
+    watch: called by the link thread whenever the link has moved on.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        link: Link,
+        goal: Callable[[int], Goal | None],
+        *,
+        shadow: bool = False,
+        imagine: Callable[[PlanRequest, Thought], Prediction | None] | None = None,
+        watch: Callable[[], object] | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.runtime = runtime
+        self.plan = Deadlines()
+        self.setpoint = Deadlines()
+        self._link = link
+        self._goal = goal
+        self._shadow = shadow
+        self._imagine = imagine
+        self._watch = watch
+        self._clock = clock
+        self._offset_ns = 0
+        self._outbox: deque[Setpoint] = deque()
+        self._stop = threading.Event()  # no more plans; brake
+        self._end = threading.Event()  # all threads
+        self._error: BaseException | None = None
+        self._verdict: Verdict | None = None
+        self._threads: list[threading.Thread] = []
+
+    def now_ns(self) -> int:
+        """The run's time: the link's clock, moved on in real time."""
+        return self._clock() - self._offset_ns
+
+    def __enter__(self) -> Live:
+        self._switch_interval = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        self._offset_ns = self._clock() - self._link.now_ns
+        for name, body in (
+            ("link", self._serve_link),
+            ("setpoint", self._setpoint_ticks),
+            ("plan", self._plan_ticks),
+        ):
+            thread = threading.Thread(
+                target=self._guarded, args=(body,), name=f"edge-wm-{name}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Brake to rest, end the threads, close the link. Raises what a thread raised."""
+        self._stop.set()
+        self.runtime.request(Mode.stop, "supervisor", self.now_ns(), Reason.operator_stop)
+        patience = time.monotonic() + AT_REST_WITHIN_S
+        while time.monotonic() < patience and not self._resting() and self._error is None:
+            time.sleep(0.01)
+        self._end.set()
+        for thread in self._threads:
+            thread.join(timeout=5.0)
+        self._link.close()
+        sys.setswitchinterval(self._switch_interval)
+        if self._error is not None and error is None:
+            raise self._error
+
+    def activate(self) -> None:
+        """Let the robot move, once every stream that the model needs is usable.
+
+        Raises: SystemTroubleError naming those that are not after `SENSORS_WITHIN_S`.
+        """
+        patience = time.monotonic() + SENSORS_WITHIN_S
+        while (missing := self.runtime.unusable()) and not self.failed:
+            if time.monotonic() > patience:
+                why = "; ".join(
+                    f"{name}: {EXPLANATIONS[reason].sentence} {EXPLANATIONS[reason].check}"
+                    for name, reason in missing.items()
+                )
+                raise SystemTroubleError(
+                    f"every stream that the model needs must be alive within "
+                    f"{SENSORS_WITHIN_S:g} s, but {why}"
+                )
+            time.sleep(0.01)
+        self.runtime.activate(self.now_ns())
+
+    @property
+    def failed(self) -> bool:
+        """True once a thread has raised: leave the context to learn what."""
+        return self._error is not None
+
+    # ---- the three threads ------------------------------------------------------------------
+    def _guarded(self, body: Callable[[], None]) -> None:
+        try:
+            body()
+        except BaseException as error:
+            self._error = self._error or error
+            self._stop.set()
+            if body is not self._plan_ticks:
+                self._end.set()  # nobody is left to brake: the device's own dead-man does
+
+    def _serve_link(self) -> None:
+        while not self._end.wait(LINK_POLL_S):
+            while self._outbox:
+                self._link.send(self._outbox.popleft())
+            for sample in self._link.step_to(self.now_ns()):
+                self.runtime.push(sample)
+            if self._watch is not None:
+                self._watch()
+
+    def _setpoint_ticks(self) -> None:
+        for now_ns in self._ticks(self.runtime.robot.setpoint_period_ns, self.setpoint, self._end):
+            self._verdict = self.runtime.step(now_ns)
+            if not self._shadow:
+                self._outbox.append(self._verdict.setpoint)
+
+    def _plan_ticks(self) -> None:
+        runtime = self.runtime
+        latency_ns = runtime.settings.plan_latency_ns
+        for now_ns in self._ticks(runtime.robot.plan_period_ns, self.plan, self._stop):
+            goal = self._goal(now_ns)
+            request = runtime.begin(now_ns, goal)
+            thought: Thought | None = None
+            if isinstance(request, PlanRequest):
+                deadline_ns = now_ns + int(BUDGET_SHARE * latency_ns)
+                budget = ClockBudget(deadline_ns, self.now_ns)
+                thought = runtime.driver.think(request, budget)
+            end = runtime.conclude(self.now_ns(), request, thought)
+            if self._imagine and thought and end.tick % IMAGINE_EVERY == 0:
+                assert isinstance(request, PlanRequest)
+                prediction = self._imagine(request, thought)
+                if prediction is not None:
+                    runtime.note(prediction)
+
+    # ---- inside -------------------------------------------------------------------------------
+    def _ticks(self, period_ns: int, deadlines: Deadlines, end: threading.Event) -> Iterator[int]:
+        """Yield the time of each tick when it is due; count and skip those that cannot be kept."""
+        due_ns = self.now_ns()
+        while not end.is_set():
+            wait_ns = due_ns - self.now_ns()
+            if wait_ns > 0:
+                time.sleep(wait_ns * 1e-9)
+            begun_ns = self.now_ns()
+            yield begun_ns
+            done_ns = self.now_ns()
+            deadlines.ticks += 1
+            deadlines.durations_ns.append(done_ns - begun_ns)
+            due_ns += period_ns
+            if done_ns > due_ns:
+                skipped = (done_ns - due_ns) // period_ns
+                deadlines.missed += 1 + skipped
+                due_ns += skipped * period_ns
+
+    def _resting(self) -> bool:
+        verdict = self._verdict
+        return verdict is not None and not np.any(verdict.setpoint.velocity[-1])
