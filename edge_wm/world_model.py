@@ -33,7 +33,7 @@ import numpy as np
 
 from edge_wm.backends import BACKENDS, Graph, choose, load_graph
 from edge_wm.backends.probe import probe
-from edge_wm.backends.reference import require_reference
+from edge_wm.backends.reference import require_reference, warm_up
 from edge_wm.bundle import Bundle, check_fit
 from edge_wm.bundle.manifest import ROLLED_OUT, Function, Input, Manifest
 from edge_wm.errors import MismatchError, ModelError, UsageError
@@ -86,7 +86,8 @@ class WorldModel:
             name: choose(name, function.graphs, backend)
             for name, function in self._functions.items()
         }
-        probe(bundle, chosen, threads=threads)
+        rows = manifest.planner.candidates if manifest.planner else 1
+        probe(bundle, chosen, threads=threads, rows=rows)
         self._graphs: dict[str, Graph] = {}
         for name, function in self._functions.items():
             digests = {str(kind): digest for kind, digest in function.graphs.items()}
@@ -94,6 +95,7 @@ class WorldModel:
             self._graphs[name] = load_graph(
                 blob, function, chosen[name], name=name, threads=threads
             )
+        warm_up(self._functions, self._graphs, rows)
         require_reference(bundle, self._functions, manifest.reference, self._graphs)
         # function -> library and version that runs it, for the recording's header.
         self.backends: dict[str, str] = {name: g.backend for name, g in self._graphs.items()}
@@ -262,44 +264,13 @@ class WorldModel:
                 f"bundle {manifest.name}: actions must be (K, H, {len(self._axes)}) with H a "
                 f"multiple of {manifest.block}, got {actions.shape}"
             )
-        goals = self._goal_tensors(goal)
-        steps = H // manifest.block
-
-        # The whole way, time before candidates, so that each step is one contiguous batch.
-        flat = self._normalize(actions.reshape(K, -1)).reshape(K, steps, manifest.action_size)
-        model_actions = np.ascontiguousarray(flat.transpose(1, 0, 2))
-        noise = self._noise("dynamics", K, _ROLLOUT, seed, 0, steps)
-        path: dict[str, Array] = {}
-        for tensor in manifest.belief:
-            path[tensor.name] = np.empty((steps + 1, K, *tensor.shape), tensor.dtype)
-            path[tensor.name][0] = belief.tensors[tensor.name]
-        dt = {"dt": self._dt(manifest.step_ns * 1e-9)}
-        for h in range(steps):
-            batch = {f"belief.{name}": values[h] for name, values in path.items()}
-            batch["action"] = model_actions[h]
-            batch |= {source: values[h] for source, values in noise.items()}
-            after = self._run("dynamics", dt, batch)
-            for name, values in path.items():
-                values[h + 1] = after[f"belief.{name}"].reshape(values.shape[1:])
-
-        infeasible = _not_finite(actions.reshape(K, -1))
-        for values in path.values():
-            infeasible |= _not_finite(values.reshape((steps + 1) * K, -1)).reshape(-1, K).any(0)
-
-        # Cost and constraint of all steps at once; the value of the last.
-        batch = {f"belief.{n}": v[1:].reshape(steps * K, *v.shape[2:]) for n, v in path.items()}
-        batch["action"] = model_actions.reshape(steps * K, -1)
-        terms: dict[str, Float32] = {}
+        model_actions = self._normalize(actions.reshape(K, -1)).reshape(K, H // manifest.block, -1)
+        model_actions = np.ascontiguousarray(model_actions.swapaxes(0, 1))
+        path = self._imagine(belief, model_actions, seed)
+        terms, infeasible = self._judge(path, model_actions, self._goal_tensors(goal))
+        infeasible |= _not_finite(actions.reshape(K, -1))
+        cost = np.zeros(K, np.float32)
         with np.errstate(invalid="ignore", over="ignore"):
-            for target, value in self._run("cost", goals, batch).items():
-                terms[target.removeprefix("cost.")] = value.reshape(steps, K).sum(axis=0)
-            if "constraint" in self._graphs:
-                risk = self._run("constraint", goals, batch)["constraint"].reshape(steps, K, -1)
-                infeasible |= ~(risk <= 0).all(axis=(0, 2))
-            if "value" in self._graphs:
-                last = {f"belief.{name}": values[-1] for name, values in path.items()}
-                terms["value"] = self._run("value", goals, last)["value"].reshape(K)
-            cost = np.zeros(K, np.float32)
             for name, term in terms.items():
                 cost += np.float32(self._weights.get(name, 1.0)) * term
         infeasible |= ~np.isfinite(cost)
@@ -308,6 +279,51 @@ class WorldModel:
         if keep_beliefs:
             beliefs = {n: np.ascontiguousarray(v.swapaxes(0, 1)) for n, v in path.items()}
         return Rollout(cost, infeasible, terms, beliefs)
+
+    def _imagine(self, belief: Belief, actions: Float32, seed: int) -> dict[str, Array]:
+        """The beliefs that K action sequences lead through: name -> (steps + 1, K, ...).
+
+        actions: (steps, K, block * A) in the model's numbers. Time comes before candidates, so
+        that each step is one contiguous batch.
+        """
+        steps, K, _ = actions.shape
+        noise = self._noise("dynamics", K, _ROLLOUT, seed, 0, steps)
+        dt = np.full(K, self._dt(self.manifest.step_ns * 1e-9))
+        path: dict[str, Array] = {}
+        for tensor in self.manifest.belief:
+            path[tensor.name] = np.empty((steps + 1, K, *tensor.shape), tensor.dtype)
+            path[tensor.name][0] = belief.tensors[tensor.name]
+        for h in range(steps):
+            batch = _named({name: values[h] for name, values in path.items()})
+            batch |= {"action": actions[h], "dt": dt}
+            batch |= {source: values[h] for source, values in noise.items()}
+            after = self._run("dynamics", {}, batch)
+            for name, values in path.items():
+                values[h + 1] = after[f"belief.{name}"].reshape(values.shape[1:])
+        return path
+
+    def _judge(
+        self, path: Mapping[str, Array], actions: Float32, goals: Mapping[str, Array]
+    ) -> tuple[dict[str, Float32], Bool]:
+        """Each cost term summed over the steps, (K,), and who is infeasible on the way, (K,)."""
+        steps, K, _ = actions.shape
+        infeasible = np.zeros(K, np.bool_)
+        for values in path.values():
+            infeasible |= _not_finite(values.reshape((steps + 1) * K, -1)).reshape(-1, K).any(0)
+        # Cost and constraint of all steps in one batch; the value of the last step only.
+        batch = _named({n: v[1:].reshape(steps * K, *v.shape[2:]) for n, v in path.items()})
+        batch["action"] = actions.reshape(steps * K, -1)
+        terms: dict[str, Float32] = {}
+        with np.errstate(invalid="ignore", over="ignore"):
+            for target, value in self._run("cost", goals, batch).items():
+                terms[target.removeprefix("cost.")] = value.reshape(steps, K).sum(axis=0)
+        if "constraint" in self._functions:
+            risk = self._run("constraint", {}, batch)["constraint"].reshape(steps, K, -1)
+            infeasible |= ~(risk <= 0).all(axis=(0, 2))  # NaN is not <= 0
+        if "value" in self._functions:
+            last = _named({name: values[-1] for name, values in path.items()})
+            terms["value"] = self._run("value", goals, last)["value"].reshape(K)
+        return terms, infeasible
 
     def policy(self, belief: Belief, goal: Goal) -> PolicyProposal | None:
         """What the bundle's policy would do from `belief` on: (H, A) SI.

@@ -41,7 +41,7 @@ import msgspec
 import numpy as np
 
 from edge_wm.backends import BACKENDS, installed, load_graph
-from edge_wm.backends.reference import Blobs, require_reference
+from edge_wm.backends.reference import Blobs, require_reference, warm_up
 from edge_wm.errors import BackendError, ModelError, SystemTroubleError
 
 if TYPE_CHECKING:  # the child does without: importing it brings the cryptography
@@ -97,23 +97,30 @@ class _Request(msgspec.Struct, frozen=True):
     cases: tuple[_Case, ...]
     chosen: dict[str, str]  # function -> backend
     threads: int
+    rows: int  # the batch of the first run, where a function has a batch axis
     blobs: tuple[tuple[str, int], ...]  # digest and size, in the order in which they follow
 
 
 # ---- parent -------------------------------------------------------------------------------
 def probe(
-    bundle: Bundle, chosen: Mapping[str, str], *, threads: int = 1, limits: Limits | None = None
+    bundle: Bundle,
+    chosen: Mapping[str, str],
+    *,
+    threads: int = 1,
+    rows: int = 1,
+    limits: Limits | None = None,
 ) -> None:
     """Try the graphs of `bundle` in a child process, unless this machine has passed them before.
 
-    chosen: function -> backend.
+    chosen: function -> backend. rows: the batch to try each function with, on zeros, before its
+    reference cases.
 
     Raises:
         ModelError: a graph was refused, gave wrong outputs, crashed or hung its library, or ran
             out of memory; the message says which function and what it was doing.
         BackendError: a library cannot be imported.
     """
-    request = _request(bundle, chosen, threads)
+    request = _request(bundle, chosen, threads, rows)
     remembered = _remembered(request)
     with contextlib.suppress(OSError):
         if remembered is not None and remembered.is_file():
@@ -162,7 +169,7 @@ def try_in_child(bundle: Blobs, request: _Request, limits: Limits) -> Outcome:
         return _outcome(status, _read(answers), _read(noise), limits)
 
 
-def _request(bundle: Bundle, chosen: Mapping[str, str], threads: int) -> _Request:
+def _request(bundle: Bundle, chosen: Mapping[str, str], threads: int, rows: int) -> _Request:
     functions = msgspec.convert(
         msgspec.to_builtins(bundle.manifest.functions), dict[str, _Function]
     )
@@ -171,7 +178,7 @@ def _request(bundle: Bundle, chosen: Mapping[str, str], threads: int) -> _Reques
     for case in cases:
         digests += [*case.inputs.values(), *case.outputs.values()]
     blobs = tuple((digest, len(bundle.blob(digest))) for digest in dict.fromkeys(digests))
-    return _Request(functions, cases, dict(chosen), threads, blobs)
+    return _Request(functions, cases, dict(chosen), threads, rows, blobs)
 
 
 def _outcome(status: int | None, answers: str, noise: str, limits: Limits) -> Outcome:
@@ -286,6 +293,9 @@ def _child(parent: int, cpu_s: int, memory_bytes: int, output_bytes: int) -> Non
                 name=name,
                 threads=request.threads,
             )
+        for name, graph in graphs.items():
+            say(doing=f"running function {name}")
+            warm_up(request.functions, {name: graph}, request.rows)
         for number, case in enumerate(request.cases):
             say(doing=f"running function {case.function} on reference case {number}")
             require_reference(blobs, request.functions, [case], graphs)
