@@ -63,15 +63,17 @@ install_missing() {
     local as_root=()
     list_missing
     [ ${#missing_packages[@]} -gt 0 ] || return 0
-    local command="apt-get install -y --no-install-recommends ${missing_packages[*]}"
+    local command="apt-get install -y --no-install-recommends ${missing_packages[*]}" step
     command -v apt-get >/dev/null || fail "no apt-get here; install what the packages above hold"
     if [ "$(id -u)" -ne 0 ]; then
         command -v sudo >/dev/null || fail "neither root nor sudo; as root: $command"
         as_root=(sudo)
     fi
-    say "${as_root[*]} $command"
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -q
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive $command
+    say "${as_root[*]:+sudo }$command"
+    for step in "apt-get update" "$command"; do
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive $step >build/apt.log 2>&1 ||
+            { cat build/apt.log >&2; fail "failed: $step"; }
+    done
 }
 
 # ---- environments -----------------------------------------------------------------------
