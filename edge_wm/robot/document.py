@@ -26,6 +26,7 @@ from msgspec import Meta, Struct
 from edge_wm.errors import RobotFileError
 
 FORMAT = "edge-wm/robot/1"
+FILL_IN = "FILL_IN"  # stands in a file that is not finished, where a person has to write a value
 MAX_BYTES = 256 * 1024  # a robot file is a few kB; this bounds what a hostile one can cost
 MAX_DEPTH = 16
 
@@ -272,6 +273,8 @@ def convert(value: dict[str, Any], name: str) -> RobotPart:
 
 def fail(name: str, path: str, expected: str, found: object, advice: str) -> NoReturn:
     """Refuse the file `name` for what stands at `path`."""
+    if found == FILL_IN:
+        advice = "write the value there, as the comment beside it says"
     raise RobotFileError(
         f"robot file {name}: {path} must be {expected}, got {shown(found)}; {advice}"
     )
