@@ -28,7 +28,7 @@ from edge_wm.bundle.onnx_file import (
     MAX_TENSOR,
     Constant,
     Node,
-    OnnxGraph,
+    Port,
 )
 from edge_wm.errors import ModelError
 from edge_wm.types import Array
@@ -115,7 +115,7 @@ def window(
     return (-(-span // stride) if ceil else span // stride) + 1
 
 
-def sliced(size: int, start: int, end: int, step: int) -> int:
+def sliced(size: int, start: int | None, end: int | None, step: int) -> int:
     """How many elements numpy's [start:end:step] leaves of `size`."""
     if step == 0:
         raise SizeError("a slice's step must not be 0")
@@ -123,7 +123,7 @@ def sliced(size: int, start: int, end: int, step: int) -> int:
 
 
 # ---- one node ---------------------------------------------------------------------------
-class _Call:
+class Call:
     """One node with what is known of its inputs; rules ask it and return (shape, dtype)s."""
 
     def __init__(self, node: Node, inputs: Sequence[Tensor | None]) -> None:
@@ -187,74 +187,74 @@ class _Call:
         return axes
 
 
-_Out = list[tuple[Shape, str]]
-_Rule = Callable[[_Call], _Out]
+Out = list[tuple[Shape, str]]  # (shape, dtype) of each output
+Rule = Callable[[Call], Out]
 
 
-def _same(call: _Call) -> _Out:
+def _same(call: Call) -> Out:
     return [(call.shape(), call.dtype())]
 
 
-def _elementwise(call: _Call) -> _Out:
+def _elementwise(call: Call) -> Out:
     shapes = [tensor.shape for tensor in call.inputs if tensor is not None]
     if not shapes:
         raise SizeError("needs at least one input")
     return [(broadcast(*shapes), call.dtype())]
 
 
-def _comparison(call: _Call) -> _Out:
+def _comparison(call: Call) -> Out:
     return [(_elementwise(call)[0][0], "bool")]
 
 
-def _as_bool(call: _Call) -> _Out:
+def _as_bool(call: Call) -> Out:
     return [(call.shape(), "bool")]
 
 
-def _where(call: _Call) -> _Out:
+def _where(call: Call) -> Out:
     return [(_elementwise(call)[0][0], call.dtype(1))]
 
 
-def _cast(call: _Call) -> _Out:
+def _cast(call: Call) -> Out:
     return [(call.shape(), DTYPES.get(call.number("to"), "an unknown type"))]
 
 
-def _cast_like(call: _Call) -> _Out:
+def _cast_like(call: Call) -> Out:
     return [(call.shape(), call.dtype(1))]
 
 
-def _dropout(call: _Call) -> _Out:
+def _dropout(call: Call) -> Out:
     return [(call.shape(), call.dtype()), (call.shape(), "bool")]
 
 
-def _layer_norm(call: _Call) -> _Out:
+def _layer_norm(call: Call) -> Out:
     axis = axis_of(call.number("axis", -1), call.rank())
     statistics = call.shape()[:axis] + (1,) * (call.rank() - axis)
     return [(call.shape(), call.dtype()), (statistics, "float32"), (statistics, "float32")]
 
 
-def _quantize(call: _Call) -> _Out:
+def _quantize(call: Call) -> Out:
     return [(call.shape(), call.dtype(2) if call.has(2) else "uint8")]
 
 
-def _dequantize(call: _Call) -> _Out:
+def _dequantize(call: Call) -> Out:
     return [(call.shape(), call.dtype(1))]
 
 
-def _dynamic_quantize(call: _Call) -> _Out:
+def _dynamic_quantize(call: Call) -> Out:
     return [(call.shape(), "uint8"), ((), "float32"), ((), "uint8")]
 
 
-def _matmul(call: _Call) -> _Out:
+def _matmul(call: Call) -> Out:
     shape, call.work = matmul(call.shape(0), call.shape(1))
     return [(shape, "int32" if call.node.op == "MatMulInteger" else call.dtype())]
 
 
-def _quantized_matmul(call: _Call) -> _Out:
+def _quantized_matmul(call: Call) -> Out:
     shape, call.work = matmul(call.shape(0), call.shape(3))
     return [(shape, call.dtype(7))]
 
 
-def _gemm(call: _Call) -> _Out:
+def _gemm(call: Call) -> Out:
     a, b = call.shape(0), call.shape(1)
     if len(a) != 2 or len(b) != 2:
         raise SizeError(f"must have two matrices, got {list(a)} and {list(b)}")
@@ -268,7 +268,7 @@ def _gemm(call: _Call) -> _Out:
     return [(shape, call.dtype())]
 
 
-def _windows(call: _Call, size: Shape, kernel: Shape) -> Shape:
+def _windows(call: Call, size: Shape, kernel: Shape) -> Shape:
     """Output sizes of a convolution or pooling along its spatial axes."""
     n = len(size)
     strides, dilations = call.ints("strides") or [1] * n, call.ints("dilations") or [1] * n
@@ -288,7 +288,7 @@ def _windows(call: _Call, size: Shape, kernel: Shape) -> Shape:
     )
 
 
-def _convolution(call: _Call, weights: int = 1) -> Shape:
+def _convolution(call: Call, weights: int = 1) -> Shape:
     x, w = call.shape(0), call.shape(weights)
     group = call.number("group", 1)
     if len(x) < 3 or len(w) != len(x) or group < 1 or x[1] != w[1] * group or w[0] % group:
@@ -298,15 +298,15 @@ def _convolution(call: _Call, weights: int = 1) -> Shape:
     return shape
 
 
-def _conv(call: _Call) -> _Out:
+def _conv(call: Call) -> Out:
     return [(_convolution(call), "int32" if call.node.op == "ConvInteger" else call.dtype())]
 
 
-def _quantized_conv(call: _Call) -> _Out:
+def _quantized_conv(call: Call) -> Out:
     return [(_convolution(call, 3), call.dtype(7))]
 
 
-def _conv_transpose(call: _Call) -> _Out:
+def _conv_transpose(call: Call) -> Out:
     x, w = call.shape(0), call.shape(1)
     n, group = len(x) - 2, call.number("group", 1)
     if n < 1 or len(w) != len(x) or group < 1 or x[1] != w[0] or x[1] % group:
@@ -330,25 +330,25 @@ def _conv_transpose(call: _Call) -> _Out:
     return [((x[0], w[1] * group, *size), call.dtype())]
 
 
-def _pool(call: _Call) -> _Out:
+def _pool(call: Call) -> Out:
     kernel = tuple(call.ints("kernel_shape") or ())
     shape = (*call.shape()[:2], *_windows(call, call.shape()[2:], kernel))
     call.work = product(shape) * product(kernel)
     return [(shape, call.dtype()), (shape, "int64")]
 
 
-def _global_pool(call: _Call) -> _Out:
+def _global_pool(call: Call) -> Out:
     return [(call.shape()[:2] + (1,) * (call.rank() - 2), call.dtype())]
 
 
-def _reduce(call: _Call) -> _Out:
+def _reduce(call: Call) -> Out:
     axes = call.axes(1, call.rank())
     if not axes:
         axes = [] if call.number("noop_with_empty_axes", 0) else list(range(call.rank()))
     return [(_without(call.shape(), axes, bool(call.number("keepdims", 1))), call.dtype())]
 
 
-def _arg_reduce(call: _Call) -> _Out:
+def _arg_reduce(call: Call) -> Out:
     axis = axis_of(call.number("axis", 0), call.rank())
     return [(_without(call.shape(), [axis], bool(call.number("keepdims", 1))), "int64")]
 
@@ -359,16 +359,16 @@ def _without(shape: Shape, axes: Sequence[int], keep: bool) -> Shape:
     return tuple(size for i, size in enumerate(shape) if i not in axes)
 
 
-def _shape(call: _Call) -> _Out:
+def _shape(call: Call) -> Out:
     start, end = call.number("start", 0), call.number("end", call.rank())
     return [((len(call.shape()[start:end]),), "int64")]
 
 
-def _size(call: _Call) -> _Out:
+def _size(call: Call) -> Out:
     return [((), "int64")]
 
 
-def _reshape(call: _Call) -> _Out:
+def _reshape(call: Call) -> Out:
     total, wanted = product(call.shape()), call.numbers(1)
     if not call.number("allowzero", 0):
         if any(size == 0 and i >= call.rank() for i, size in enumerate(wanted)):
@@ -382,7 +382,7 @@ def _reshape(call: _Call) -> _Out:
     return [(tuple(wanted), call.dtype())]
 
 
-def _flatten(call: _Call) -> _Out:
+def _flatten(call: Call) -> Out:
     axis = call.number("axis", 1)
     if not -call.rank() <= axis <= call.rank():
         raise SizeError(f"axis {axis} must be from {-call.rank()} to {call.rank()}")
@@ -390,7 +390,7 @@ def _flatten(call: _Call) -> _Out:
     return [((math.prod(call.shape()[:axis]), math.prod(call.shape()[axis:])), call.dtype())]
 
 
-def _squeeze(call: _Call) -> _Out:
+def _squeeze(call: Call) -> Out:
     axes = call.axes(1, call.rank())
     if axes is None:
         axes = [i for i, size in enumerate(call.shape()) if size == 1]
@@ -399,7 +399,7 @@ def _squeeze(call: _Call) -> _Out:
     return [(_without(call.shape(), axes, False), call.dtype())]
 
 
-def _unsqueeze(call: _Call) -> _Out:
+def _unsqueeze(call: Call) -> Out:
     count = len(call.ints("axes") or call.numbers(1))
     axes = call.axes(1, call.rank() + count)
     sizes = iter(call.shape())
@@ -411,14 +411,14 @@ def _unsqueeze(call: _Call) -> _Out:
     ]
 
 
-def _transpose(call: _Call) -> _Out:
+def _transpose(call: Call) -> Out:
     order = call.ints("perm") or list(range(call.rank()))[::-1]
     if sorted(order) != list(range(call.rank())):
         raise SizeError(f"perm must be an order of {call.rank()} axes, got {order}")
     return [(tuple(call.shape()[i] for i in order), call.dtype())]
 
 
-def _concat(call: _Call) -> _Out:
+def _concat(call: Call) -> Out:
     shapes = [call.shape(i) for i in range(len(call.inputs))]
     axis = axis_of(call.number("axis"), len(shapes[0]) if shapes else 0)
     rests = {shape[:axis] + shape[axis + 1 :] for shape in shapes}
@@ -428,7 +428,7 @@ def _concat(call: _Call) -> _Out:
     return [((*shapes[0][:axis], total, *shapes[0][axis + 1 :]), call.dtype())]
 
 
-def _split(call: _Call) -> _Out:
+def _split(call: Call) -> Out:
     axis, parts = axis_of(call.number("axis", 0), call.rank()), len(call.node.outputs)
     size = call.shape()[axis]
     sizes = call.ints("split") or (call.numbers(1) if call.has(1) else None)
@@ -441,7 +441,7 @@ def _split(call: _Call) -> _Out:
     return [((*head, part, *tail), call.dtype()) for part in sizes]
 
 
-def _slice_terms(call: _Call) -> list[tuple[int, int, int, int]]:
+def _slice_terms(call: Call) -> list[tuple[int, int, int, int]]:
     """(axis, start, end, step) of each sliced axis."""
     starts, ends = call.numbers(1), call.numbers(2)
     axes = call.numbers(3) if call.has(3) else list(range(len(starts)))
@@ -460,41 +460,41 @@ def _slice_terms(call: _Call) -> list[tuple[int, int, int, int]]:
     ]
 
 
-def _slice(call: _Call) -> _Out:
+def _slice(call: Call) -> Out:
     shape = list(call.shape())
     for axis, start, end, step in _slice_terms(call):
         shape[axis] = sliced(shape[axis], start, end, step)
     return [(tuple(shape), call.dtype())]
 
 
-def _gather(call: _Call) -> _Out:
+def _gather(call: Call) -> Out:
     axis = axis_of(call.number("axis", 0), call.rank())
     return [(call.shape()[:axis] + call.shape(1) + call.shape()[axis + 1 :], call.dtype())]
 
 
-def _gather_elements(call: _Call) -> _Out:
+def _gather_elements(call: Call) -> Out:
     return [(call.shape(1), call.dtype())]
 
 
-def _gather_nd(call: _Call) -> _Out:
+def _gather_nd(call: Call) -> Out:
     batch, indices = call.number("batch_dims", 0), call.shape(1)
     if not indices or not 0 <= batch < len(indices) or batch + indices[-1] > call.rank():
         raise SizeError(f"cannot gather from {list(call.shape())} with {list(indices)}")
     return [(indices[:-1] + call.shape()[batch + indices[-1] :], call.dtype())]
 
 
-def _expand(call: _Call) -> _Out:
+def _expand(call: Call) -> Out:
     return [(broadcast(call.shape(), tuple(call.numbers(1))), call.dtype())]
 
 
-def _tile(call: _Call) -> _Out:
+def _tile(call: Call) -> Out:
     repeats = call.numbers(1)
     if len(repeats) != call.rank() or min(repeats, default=0) < 0:
         raise SizeError(f"repeats must be {call.rank()} numbers of 0 or more, got {repeats}")
     return [(tuple(s * r for s, r in zip(call.shape(), repeats, strict=True)), call.dtype())]
 
 
-def _pad(call: _Call) -> _Out:
+def _pad(call: Call) -> Out:
     pads, axes = call.numbers(1), list(range(call.rank()))
     if call.has(3):
         axes = [axis_of(axis, call.rank()) for axis in call.numbers(3)]
@@ -506,12 +506,12 @@ def _pad(call: _Call) -> _Out:
     return [(tuple(shape), call.dtype())]
 
 
-def _constant(call: _Call) -> _Out:
+def _constant(call: Call) -> Out:
     value = _constant_value(call)
     return [(value.shape, value.dtype)]
 
 
-def _constant_value(call: _Call) -> Constant:
+def _constant_value(call: Call) -> Constant:
     if len(call.node.attributes) != 1:
         raise SizeError("a Constant must have one attribute")
     ((name, value),) = call.node.attributes.items()
@@ -525,13 +525,13 @@ def _constant_value(call: _Call) -> Constant:
     return Constant(dtype, array.shape, array if array.size <= KNOWN else None)
 
 
-def _constant_of_shape(call: _Call) -> _Out:
+def _constant_of_shape(call: Call) -> Out:
     value = call.node.attributes.get("value")
     dtype = value.dtype if isinstance(value, Constant) else "float32"
     return [(tuple(call.numbers(0)), dtype)]
 
 
-def _range(call: _Call) -> _Out:
+def _range(call: Call) -> Out:
     values = [call.tensor(i).value for i in range(3)]
     if any(value is None or value.size != 1 for value in values):
         raise SizeError("start, limit and delta must be single numbers and not depend on data")
@@ -541,7 +541,7 @@ def _range(call: _Call) -> _Out:
     return [((max(0, math.ceil((limit - start) / delta)),), call.dtype())]
 
 
-def _top_k(call: _Call) -> _Out:
+def _top_k(call: Call) -> Out:
     axis, numbers = axis_of(call.number("axis", -1), call.rank()), call.numbers(1)
     if len(numbers) != 1 or not 0 <= numbers[0] <= call.shape()[axis]:
         raise SizeError(f"k must be at most {call.shape()[axis]}, got {numbers}")
@@ -549,7 +549,7 @@ def _top_k(call: _Call) -> _Out:
     return [(shape, call.dtype()), (shape, "int64")]
 
 
-def _depth_to_space(call: _Call) -> _Out:
+def _depth_to_space(call: Call) -> Out:
     block, shape = call.number("blocksize"), call.shape()
     if len(shape) != 4 or block < 1 or shape[1] % block**2:
         raise SizeError(f"cannot spread {list(shape)} over blocks of {block}")
@@ -557,7 +557,7 @@ def _depth_to_space(call: _Call) -> _Out:
     return [((n, c // block**2, h * block, w * block), call.dtype())]
 
 
-def _space_to_depth(call: _Call) -> _Out:
+def _space_to_depth(call: Call) -> Out:
     block, shape = call.number("blocksize"), call.shape()
     if len(shape) != 4 or block < 1 or shape[2] % block or shape[3] % block:
         raise SizeError(f"cannot gather {list(shape)} from blocks of {block}")
@@ -565,7 +565,7 @@ def _space_to_depth(call: _Call) -> _Out:
     return [((n, c * block**2, h // block, w // block), call.dtype())]
 
 
-def _resize(call: _Call) -> _Out:
+def _resize(call: Call) -> Out:
     if (
         call.ints("axes") is not None
         or call.text("keep_aspect_ratio_policy", "stretch") != "stretch"
@@ -580,7 +580,7 @@ def _resize(call: _Call) -> _Out:
     return [(tuple(math.floor(size * float(scale)) for size, scale in sizes), call.dtype())]
 
 
-def _one_hot(call: _Call) -> _Out:
+def _one_hot(call: Call) -> Out:
     depth = call.numbers(1)
     axis = axis_of(call.number("axis", -1), call.rank() + 1)
     if len(depth) != 1 or depth[0] < 1:
@@ -588,7 +588,7 @@ def _one_hot(call: _Call) -> _Out:
     return [((*call.shape()[:axis], depth[0], *call.shape()[axis:]), call.dtype(2))]
 
 
-def _recurrent(call: _Call) -> _Out:
+def _recurrent(call: Call) -> Out:
     x, w = call.shape(0), call.shape(1)
     hidden = call.number("hidden_size")
     if len(x) != 3 or len(w) != 3 or w[2] != x[2] or call.number("layout", 0):
@@ -602,7 +602,7 @@ def _recurrent(call: _Call) -> _Out:
     return [((x[0], *state), call.dtype()), (state, call.dtype()), (state, call.dtype())]
 
 
-def _einsum(call: _Call) -> _Out:
+def _einsum(call: Call) -> Out:
     equation = call.text("equation").replace(" ", "")
     left, arrow, right = equation.partition("->")
     terms = left.split(",")
@@ -621,7 +621,7 @@ def _einsum(call: _Call) -> _Out:
     return [(tuple(sizes[letter] for letter in right), call.dtype())]
 
 
-def _rules() -> dict[str, _Rule]:
+def _rules() -> dict[str, Rule]:
     """The closed list: every ONNX operator that a bundle's graph may use."""
     same = """Abs Acos Acosh Asin Asinh Atan Atanh BatchNormalization BitwiseNot Ceil Celu Clip Cos
         Cosh CumSum Elu Erf Exp Floor Gelu GroupNormalization HardSigmoid HardSwish Identity
@@ -685,7 +685,7 @@ def _rules() -> dict[str, _Rule]:
     }
 
 
-RULES: Mapping[str, _Rule] = _rules()
+RULES: Mapping[str, Rule] = _rules()
 
 
 # ---- small values -----------------------------------------------------------------------
@@ -706,12 +706,22 @@ _BINARY: Mapping[str, Callable[[Array, Array], Array]] = {
     "Equal": np.equal,
     "Greater": np.greater,
     "Less": np.less,
+    "GreaterOrEqual": np.greater_equal,
+    "LessOrEqual": np.less_equal,
     "And": np.logical_and,
     "Or": np.logical_or,
 }
+_UNARY: Mapping[str, Callable[[Array], Array]] = {
+    "Neg": np.negative,
+    "Not": np.logical_not,
+    "Abs": np.abs,
+    "Floor": np.floor,
+    "Ceil": np.ceil,
+    "Sqrt": lambda a: np.sqrt(np.maximum(a, 0)),
+}
 
 
-def _value(call: _Call, shape: Shape, dtype: str) -> Array | None:
+def _value(call: Call, shape: Shape, dtype: str) -> Array | None:
     """The value of a small output of `shape`, where it is one that shapes are made of."""
     op = call.node.op
     if op == "Shape":
@@ -728,10 +738,10 @@ def _value(call: _Call, shape: Shape, dtype: str) -> Array | None:
     v = [value for value in values if value is not None]
     if op in _BINARY and len(v) == 2:
         return _BINARY[op](v[0], v[1])
-    if op == "Neg":
-        return np.negative(v[0])
-    if op == "Not":
-        return np.logical_not(v[0])
+    if op in _UNARY:
+        return _UNARY[op](v[0])
+    if op == "Mod" and not call.number("fmod", 0) and np.all(v[1] != 0):
+        return np.asarray(np.mod(v[0], v[1]))
     if op == "Where":
         return np.where(v[0], v[1], v[2])
     if op in ("Cast", "CastLike"):
@@ -768,27 +778,49 @@ def _value(call: _Call, shape: Shape, dtype: str) -> Array | None:
 
 
 # ---- the graph --------------------------------------------------------------------------
-def infer(graph: OnnxGraph, inputs: Mapping[str, Shape], where: str) -> dict[str, Tensor]:
+def infer(
+    nodes: Sequence[Node],
+    constants: Mapping[str, Constant],
+    inputs: Mapping[str, Port],
+    where: str,
+    rules: Mapping[str, Rule] = RULES,
+    declared: Mapping[str, Port] | None = None,
+) -> dict[str, Tensor]:
     """What is known of every tensor of a graph whose inputs have these shapes.
+
+    declared: what the file says of every tensor, if it does; sizes are held against it, and
+    data types are taken from it.
 
     Raises: ModelError: an operator outside the closed list, shapes that do not work out or
     depend on data, tensors out of order, or more than the limits.
     """
-    known = {name: Tensor(graph.inputs[name].dtype, shape) for name, shape in inputs.items()}
-    for name, constant in graph.constants.items():
+    known = {name: Tensor(port.dtype, port.shape) for name, port in inputs.items()}
+    for name, constant in constants.items():
         known[name] = Tensor(constant.dtype, constant.shape, constant.value, folded=True)
     totals = _Totals()
-    for number, node in enumerate(graph.nodes):
-        at = f"{where}: node {number} ({node.op}{f' {node.name!r}' if node.name else ''})"
+    for number, node in enumerate(nodes):
         try:
-            for name, tensor in zip(node.outputs, _outputs(node, known, totals), strict=False):
+            outputs = _outputs(node, known, totals, rules)
+            for name, tensor in zip(node.outputs, outputs, strict=True):
                 if name and name in known:
                     raise SizeError(f"{name!r} is given twice")
                 if name:
-                    known[name] = tensor
+                    known[name] = _as_declared(tensor, (declared or {}).get(name), name)
         except (SizeError, IndexError, ValueError, TypeError, OverflowError) as error:
-            raise ModelError(f"{at}: {error}") from None
+            at = f"node {number} ({node.op}{f' {node.name!r}' if node.name else ''})"
+            raise ModelError(f"{where}: {at}: {error}") from None
     return known
+
+
+def _as_declared(tensor: Tensor, declared: Port | None, name: str) -> Tensor:
+    if declared is None:
+        return tensor
+    if declared.shape != tensor.shape:
+        raise SizeError(
+            f"tensor {name} must be {list(tensor.shape)}, the file says {list(declared.shape)}"
+        )
+    value = None if tensor.value is None else tensor.value.astype(declared.dtype)
+    return Tensor(declared.dtype, tensor.shape, value, tensor.folded)
 
 
 class _Totals:
@@ -813,8 +845,11 @@ class _Totals:
                 raise SizeError(f"the graph must have at most {limit} {what}, got {total} so far")
 
 
-def _outputs(node: Node, known: Mapping[str, Tensor], totals: _Totals) -> list[Tensor]:
-    if node.op not in RULES:
+def _outputs(
+    node: Node, known: Mapping[str, Tensor], totals: _Totals, rules: Mapping[str, Rule]
+) -> list[Tensor]:
+    """One tensor for each of the node's outputs."""
+    if node.op not in rules:
         raise SizeError(
             f"operator {node.op!r} must not be in a bundle's graph; docs/bundle.md lists those "
             "that may"
@@ -822,22 +857,22 @@ def _outputs(node: Node, known: Mapping[str, Tensor], totals: _Totals) -> list[T
     for name in node.inputs:
         if name and name not in known:
             raise SizeError(f"input {name!r} is given by nothing before it")
-    call = _Call(node, [known[name] if name else None for name in node.inputs])
-    shapes = RULES[node.op](call)
+    call = Call(node, [known[name] if name else None for name in node.inputs])
+    shapes = rules[node.op](call)
+    if len(node.outputs) > len(shapes):
+        raise SizeError(f"has {len(node.outputs)} outputs, {node.op} gives {len(shapes)}")
     folded = node.op in ("Shape", "Size") or all(t.folded for t in call.inputs if t is not None)
     outputs, size = [], 0
     for shape, dtype in shapes[: len(node.outputs)]:
         count = product(shape)
         if dtype not in DTYPES.values():
             raise SizeError(f"the output's data type is {dtype}")
-        value = _value(call, shape, dtype) if folded and count <= KNOWN else None
-        if value is not None and (value.shape != shape or len(shapes) > 1):
-            value = None
+        value = None
+        if folded and count <= KNOWN and len(shapes) == 1:
+            value = _value(call, shape, dtype)
         if value is not None:
-            value = value.astype(dtype, copy=False)
+            value = value.reshape(shape).astype(dtype)
         size += count * np.dtype(dtype).itemsize
         outputs.append(Tensor(dtype, shape, value, folded))
-    if len(node.outputs) > len(outputs):
-        raise SizeError(f"has {len(node.outputs)} outputs, {node.op} gives {len(outputs)}")
     totals.add(size, max(call.work, size), folded)
     return outputs

@@ -11,21 +11,15 @@ Invariant: a graph that passes has the manifest's inputs and outputs, for every 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from edge_wm.bundle.manifest import ROLLED_OUT, Function, Input, Manifest, Output
-from edge_wm.bundle.onnx_file import read_onnx
+from edge_wm.bundle.onnx_file import Port, read_onnx
 from edge_wm.bundle.sizes import infer
+from edge_wm.bundle.tflite_file import read_tflite
+from edge_wm.bundle.tflite_sizes import TFLITE_RULES
 from edge_wm.errors import ModelError
 
 Shape = tuple[int, ...]
-
-
-class Found(NamedTuple):
-    """A graph's input or output as the file has it; -1 for a symbolic size."""
-
-    dtype: str
-    shape: Shape
 
 
 def check_graph(
@@ -38,6 +32,8 @@ def check_graph(
     function = manifest.functions[name]  # type: ignore[index]
     if kind == "onnx":
         _check_onnx(blob, function, largest_batch(manifest, name), where)
+    else:
+        _check_tflite(blob, function, where)
 
 
 def largest_batch(manifest: Manifest, name: str) -> int:
@@ -53,13 +49,14 @@ def _check_onnx(blob: bytes | memoryview, function: Function, batch: int, where:
     _check_ports(function.outputs, graph.outputs, f"{where}: output")
     # Two batches: a graph that was traced with one batch baked in fails at the other.
     for size in sorted({1, max(2, batch)}):
-        shapes = {i.tensor: at_batch(i.shape, size) for i in function.inputs}
-        known = infer(graph, shapes, f"{where}: with a batch of {size}")
+        inputs = {i.tensor: Port(i.dtype, at_batch(i.shape, size)) for i in function.inputs}
+        at = f"{where}: with a batch of {size}"
+        known = infer(graph.nodes, graph.constants, inputs, at)
         for o in function.outputs:
             if o.tensor not in known:
                 raise ModelError(f"{where}: output {o.tensor!r} is given by no node")
-            expected = Found(o.dtype, at_batch(o.shape, size))
-            found = Found(known[o.tensor].dtype, known[o.tensor].shape)
+            expected = Port(o.dtype, at_batch(o.shape, size))
+            found = Port(known[o.tensor].dtype, known[o.tensor].shape)
             if found != expected:
                 raise ModelError(
                     f"{where}: with a batch of {size}, output {o.tensor!r} must be "
@@ -67,8 +64,36 @@ def _check_onnx(blob: bytes | memoryview, function: Function, batch: int, where:
                 )
 
 
+def _check_tflite(blob: bytes | memoryview, function: Function, where: str) -> None:
+    names = {i.tensor for i in function.inputs}, {o.tensor for o in function.outputs}
+    graph = read_tflite(blob, where, names)
+    inputs = {name: graph.tensors[index] for name, index in graph.inputs.items()}
+    outputs = {name: graph.tensors[index] for name, index in graph.outputs.items()}
+    # The batch is fixed in the file: the manifest's -1 must be one number everywhere.
+    batches = _batches(function.inputs, inputs) | _batches(function.outputs, outputs)
+    if len(batches) > 1:
+        raise ModelError(f"{where}: must have one batch in all tensors, got {sorted(batches)}")
+    batch = next(iter(batches), 1)
+    _check_ports(function.inputs, inputs, f"{where}: input", batch)
+    _check_ports(function.outputs, outputs, f"{where}: output", batch)
+    given = {index: graph.tensors[index] for index in graph.inputs.values()}
+    known = infer(graph.nodes, graph.constants, given, where, TFLITE_RULES, graph.tensors)
+    for name, index in graph.outputs.items():
+        if index not in known:
+            raise ModelError(f"{where}: output {name!r} is given by no node")
+
+
+def _batches(declared: Sequence[Input | Output], found: Mapping[str, Port]) -> set[int]:
+    """What the file has where the manifest has the batch."""
+    batched = [found[t.tensor] for t in declared if t.shape[:1] == (-1,) and t.tensor in found]
+    return {port.shape[0] for port in batched if port.shape}
+
+
 def _check_ports(
-    declared: Sequence[Input | Output], found: Mapping[str, tuple[str, Shape]], what: str
+    declared: Sequence[Input | Output],
+    found: Mapping[str, Port],
+    what: str,
+    batch: int = -1,
 ) -> None:
     """The manifest's tensors against the file's, by name."""
     names = {tensor.tensor for tensor in declared}
@@ -78,11 +103,12 @@ def _check_ports(
             f"got {', '.join(sorted(found)) or 'none'}"
         )
     for tensor in declared:
-        expected, got = Found(tensor.dtype, tensor.shape), Found(*found[tensor.tensor])
+        expected = Port(tensor.dtype, at_batch(tensor.shape, batch))
+        got = found[tensor.tensor]
         if isinstance(tensor, Output) and len(got.shape) == len(expected.shape):
             # exporters often leave an output's sizes symbolic: they are computed below
             sizes = zip(got.shape, expected.shape, strict=True)
-            got = Found(got.dtype, tuple(e if g == -1 else g for g, e in sizes))
+            got = Port(got.dtype, tuple(e if g == -1 else g for g, e in sizes))
         if expected != got:
             raise ModelError(
                 f"{what} {tensor.tensor!r} must be {_words(expected)} as the manifest says, "
@@ -95,5 +121,5 @@ def at_batch(shape: Shape, batch: int) -> Shape:
     return tuple(batch if size == -1 else size for size in shape)
 
 
-def _words(found: Found) -> str:
+def _words(found: Port) -> str:
     return f"{found.dtype} {list(found.shape)}"
