@@ -228,6 +228,7 @@ BASE = (
     "cryptography",
     "securesystemslib",
     "mcap",
+    "zstandard",
     "typer",
     "rich",
     "pyserial",
