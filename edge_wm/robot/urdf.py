@@ -27,6 +27,7 @@ from edge_wm.robot.document import FILL_IN, FORMAT, NAME
 
 MAX_BYTES = 8 * 1024 * 1024  # large humanoids are below 1 MB
 MAX_DEPTH = 32
+MAX_PARTS = 1000  # links, and joints
 _MOVING = ("revolute", "continuous", "prismatic")
 _COMMANDS = ("position", "velocity", "effort")
 _UNITS = {
@@ -74,6 +75,11 @@ class _Reader:
         self.links = [self._name(link, "<link>") for link in robot.findall("link")]
         commands = self._commands(robot)
         self.joints = [self._joint(joint, commands) for joint in robot.findall("joint")]
+        if max(len(self.links), len(self.joints)) > MAX_PARTS:
+            self._fail(
+                f"must have at most {MAX_PARTS} links and joints, found {len(self.links)} and "
+                f"{len(self.joints)}; is this one robot?"
+            )
         for kind, names in (("link", self.links), ("joint", [j.name for j in self.joints])):
             for name in names:
                 if names.count(name) > 1:
@@ -119,6 +125,8 @@ class _Reader:
             parser.Parse(urdf, True)
         except expat.ExpatError as error:
             self._fail(f"line {error.lineno}: must be XML, but {expat.ErrorString(error.code)}")
+        except (LookupError, ValueError) as error:
+            self._fail(f"must be UTF-8, but {error}; convert the file")
         return builder.close()
 
     def _name(self, element: Element, what: str) -> str:
@@ -156,9 +164,7 @@ class _Reader:
             xyz=self._numbers(origin, "xyz", name, 3, [0.0, 0.0, 0.0]),
             rpy=self._numbers(origin, "rpy", name, 3, [0.0, 0.0, 0.0]),
             axis=[a / length for a in axis] if length else axis,
-            position=(lower, upper)
-            if bounded and lower is not None and upper is not None
-            else None,
+            position=[limits["lower"], limits["upper"]] if bounded else None,
             velocity=limits.get("velocity") or None,
             effort=limits.get("effort") or None,
             mimics=mimic.get("joint") if mimic is not None else None,
@@ -211,6 +217,12 @@ class _Reader:
                 "must be one tree of links, in which each but one is the child of one joint; "
                 f"found {len(roots)} without a parent ({', '.join(roots[:5]) or 'none'})"
             )
+        reached = {roots[0]}
+        for _ in self.joints:  # a tree is no deeper than its joints are many
+            reached |= {joint.child for joint in self.joints if joint.parent in reached}
+        apart = [link for link in self.links if link not in reached]
+        if apart:
+            self._fail(f"must be one tree of links, found a loop of joints with '{apart[0]}' in it")
         return roots[0]
 
     def _shapes(self, robot: Element) -> Iterator[tuple[str, str, str]]:
