@@ -73,9 +73,9 @@ _STANDARD = {
 _OWN = {
     "Tensor": """\
 string name
-string dtype            # numpy's name
+string dtype            # as numpy writes it: "<f4" is little-endian float32
 uint32[] shape
-uint8[] data            # C order, little-endian""",
+uint8[] data            # C order""",
     "Sample": """\
 # A sample that no standard message carries exactly.
 string stream

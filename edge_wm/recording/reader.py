@@ -126,10 +126,10 @@ def open_recording(path: str | os.PathLike[str]) -> Recording:
             f"{name}: cannot be read: {error.strerror or error}; give the run.mcap of a run"
         ) from error
     if "edge_wm" not in notes:
-        found = trouble or "a whole MCAP file without the metadata `edge_wm`"
+        found = trouble or "whole MCAP, but has no metadata `edge_wm`"
         raise RecordingError(
-            f"{name}: expected a recording made by edge-wm, found {found}; give the run.mcap of a "
-            "run"
+            f"{name}: expected a recording made by edge-wm, found a file that is {found}; give "
+            "the run.mcap of a run"
         )
     header, software = _header(name, notes["edge_wm"])
     if "edge_wm.end" in notes:
@@ -139,7 +139,7 @@ def open_recording(path: str | os.PathLike[str]) -> Recording:
         lost = {"events": missing} if missing else {}
     troubles = []
     if trouble:
-        troubles.append(f"{name}: {trouble}; it is read up to there")
+        troubles.append(f"{name}: is {trouble}; it is read up to there")
     if lost:
         parts = ", ".join(f"{count} {kind}" for kind, count in sorted(lost.items()))
         troubles.append(
@@ -153,16 +153,16 @@ def _scan(file: BinaryIO, notes: dict[str, dict[str, str]], chunks: list[tuple[i
     """Collect metadata and good chunks; return what stopped it before the end, "" if nothing."""
     size = os.fstat(file.fileno()).st_size
     if file.read(len(_MAGIC)) != _MAGIC:
-        return "a file that is not MCAP"
+        return "not MCAP"
     at = len(_MAGIC)
     while True:
         head = file.read(_RECORD.size)
         body = at + _RECORD.size
         if len(head) < _RECORD.size:
-            return f"a file that is cut off at byte {at}"
+            return f"cut off at byte {at}"
         opcode, length = _RECORD.unpack(head)
         if length > size - body:
-            return f"a file that is cut off in the record at byte {at}"
+            return f"cut off in the record at byte {at}"
         if opcode in (Opcode.CHUNK, Opcode.METADATA):
             try:
                 if opcode == Opcode.CHUNK:
@@ -174,11 +174,11 @@ def _scan(file: BinaryIO, notes: dict[str, dict[str, str]], chunks: list[tuple[i
                         raise ValueError("its checksum is wrong")
                     notes[note.name] = note.metadata
             except (ValueError, McapError, struct.error, zstandard.ZstdError) as error:
-                return f"a damaged record at byte {at} ({error or type(error).__name__})"
+                return f"damaged at byte {at} ({error or type(error).__name__})"
         elif opcode == Opcode.FOOTER and body + length + len(_MAGIC) == size:
             return ""
         elif opcode not in _SKIPPED:
-            return f"a damaged record at byte {at} (opcode {opcode})"
+            return f"damaged at byte {at} (opcode {opcode})"
         at = body + length
         file.seek(at)
 

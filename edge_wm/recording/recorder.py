@@ -89,6 +89,7 @@ class Recorder:
         self._closing = threading.Event()
         self._unsafe: Counter[str] = Counter()  # written, but not yet on disk for good
         self._told: dict[str, str] = {}  # kind of trouble -> message
+        self._flush_at_s = 0.0
         self._file = _File(self.path)
         try:
             self._mcap = _Mcap(self._file, robot, header)
@@ -140,13 +141,9 @@ class Recorder:
     # ---- the writer's thread ----------------------------------------------------------
     def _write(self) -> None:
         try:
-            flush_at = time.monotonic() + FLUSH_EVERY_S
             while not self._closing.wait(LOOK_EVERY_S):
                 self._drain()
-                if time.monotonic() >= flush_at:
-                    self._mcap.flush()
-                    self._unsafe.clear()
-                    flush_at = time.monotonic() + FLUSH_EVERY_S
+                self._flush_if_due()
             self._drain()
             self._mcap.finish(self.statistics)
         except OSError as error:
@@ -154,8 +151,16 @@ class Recorder:
         finally:
             self._file.close()
 
+    def _flush_if_due(self) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._flush_at_s:
+            self._mcap.flush()
+            self._unsafe.clear()
+            self._flush_at_s = now_s + FLUSH_EVERY_S
+
     def _drain(self) -> None:
         while self._queue:
+            self._flush_if_due()
             with self._lock:
                 number, event, weight = self._queue.popleft()
                 self._queued_bytes -= weight
@@ -163,6 +168,8 @@ class Recorder:
             self._unsafe[kind] += 1
             try:
                 self._mcap.write(number, event)
+                if self._file.mark():  # a chunk was filled, with all up to here in it
+                    self._unsafe.clear()
             except (ValueError, TypeError, struct.error) as error:  # a value that does not fit
                 self._unsafe[kind] -= 1
                 with self._lock:
@@ -310,9 +317,10 @@ class _File:
     def flush(self) -> None:
         """Part of what `Writer` expects of a file; nothing is held back here."""
 
-    def mark(self) -> None:
-        """What is written so far is whole."""
-        self._marked = self.size
+    def mark(self) -> bool:
+        """What is written so far is whole. Returns whether anything was, since the last mark."""
+        grown, self._marked = self.size > self._marked, self.size
+        return grown
 
     def cut_back(self) -> None:
         with contextlib.suppress(OSError):

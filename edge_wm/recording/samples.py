@@ -82,23 +82,23 @@ def encode(stream: Stream, sample: Sample) -> bytes | None:
         return None
     data = sample.data
     head = (*stamp(sample.stamp_ns), stream.frame)
-    layout = (data.dtype.name, data.ndim)
+    layout = (data.dtype.str, data.ndim)
     finite = True
-    if stream.type == "image" and layout == ("uint8", 3) and data.shape[2] == 3:
+    if stream.type == "image" and layout == ("|u1", 3) and data.shape[2] == 3:
         height, width, _ = data.shape
         values: Sequence[Any] = (*head, height, width, "rgb8", 0, 3 * width, data.tobytes())
-    elif stream.type == "range_scan" and layout == ("float32", 1):
+    elif stream.type == "range_scan" and layout == ("<f4", 1):
         increment = (stream.angle_max - stream.angle_min) / max(len(data) - 1, 1)
         angles = (stream.angle_min, stream.angle_max, increment)
         times = (0.0, stream.period_ns * 1e-9)
         values = (*head, *angles, *times, stream.range_min, stream.range_max, data, ())
-    elif stream.type == "vector" and layout == ("float32", 1):
+    elif stream.type == "vector" and layout == ("<f4", 1):
         values = ([("", len(data), len(data))], 0, data)
-    elif stream.type == "imu" and layout == ("float32", 1) and data.size == 6:
+    elif stream.type == "imu" and layout == ("<f4", 1) and data.size == 6:
         x, y, z, *push = data.tolist()
         finite = math.isfinite(x + y + z + sum(push))
         values = (*head, *_NO_ORIENTATION, x, y, z, *_NO_COVARIANCE, *push, *_NO_COVARIANCE)
-    elif stream.type == "joint_state" and layout == ("float32", 2):
+    elif stream.type == "joint_state" and layout == ("<f4", 2):
         if data.shape != (2, len(stream.joints)):
             return None
         finite = math.isfinite(sum(data.ravel().tolist()))

@@ -46,8 +46,9 @@ Values = Sequence[Any]
 
 # ---- the pieces -------------------------------------------------------------------------
 def _tensor(name: str, array: Array) -> list[Any]:
-    array = np.ascontiguousarray(array)
-    return [name, array.dtype.name, array.shape, array.tobytes()]
+    if array.dtype.hasobject:
+        raise ValueError(f"an array of dtype {array.dtype} holds Python objects, not data")
+    return [name, array.dtype.str, array.shape, array.tobytes()]
 
 
 def _read_tensor(values: Values) -> Array:

@@ -149,7 +149,7 @@ def _plan(now_ns: int, tick: int, random: np.random.Generator, latent: int) -> I
         poses[:, 1] += 0.02 * np.arange(13, dtype=np.float32)
         imagined = {"z": np.tile(z, (13, 1)), "pose": poses}
         images = random.integers(0, 255, (4, 64, 64, 3), dtype=np.uint8)
-        yield Prediction(tick, times_ns, imagined, times_ns[::4], images)
+        yield Prediction(tick, times_ns, imagined, times_ns[::4].copy(), images)
 
 
 def _verdict(now_ns: int, count: int, random: np.random.Generator) -> Verdict:
