@@ -23,7 +23,7 @@ FLOORS: Mapping[int, frozenset[str]] = {
     2: frozenset({"backends", "synchronizer", "odometry", "planner", "trajectory", "guard"}),
     3: frozenset({"world_model", "compiler", "quantize"}),
     4: frozenset({"runtime", "simulation", "authoring", "importers", "deploy"}),
-    5: frozenset({"evaluation", "replay", "report", "view", "doctor", "provision", "calibrate"}),
+    5: frozenset({"evaluation", "replay", "report", "doctor", "provision", "calibrate"}),
     6: frozenset({"cli", "__main__"}),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
@@ -43,7 +43,7 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "onnx": ("compiler", "quantize", "importers"),
     "mujoco": ("simulation",),
     "matplotlib": ("report",),
-    "rerun": ("view",),
+    "rerun": ("cli",),
     "mcap": ("recording",),
     "mcap_ros2": ("recording",),
     "zstandard": ("recording",),
