@@ -6,7 +6,7 @@ reference cases run in a child with limits on memory, processor time and wall ti
 
     parent                                          child: python -m edge_wm.backends.probe
       │ stdin: length, request (JSON), blobs ──────►  limits on itself, then load and run
-      │ stdout: one JSON line per step  ◄───────────  {"doing": ...} ... {"passed": true}
+      │ stdout: one JSON line per step  ◄───────────  {"doing": ...} ... {"ended": "passed"}
       └ reads how it ended: passed, refused, wrong output, crashed, hung, or out of memory
 
     bytes of stdin:  <u64 length of request> <request> <blob> <blob> ...   (sizes in the request)
@@ -40,8 +40,8 @@ from typing import IO, TYPE_CHECKING, Literal
 import msgspec
 import numpy as np
 
-from edge_wm.backends import BACKENDS, installed, load_graph
-from edge_wm.backends.reference import Blobs, require_reference, warm_up
+from edge_wm.backends import BACKENDS, Graph, installed, load_graph
+from edge_wm.backends.reference import Blobs, require_case, warm_up
 from edge_wm.errors import BackendError, ModelError, SystemTroubleError
 
 if TYPE_CHECKING:  # the child does without: importing it brings the cryptography
@@ -189,15 +189,11 @@ def _outcome(status: int | None, answers: str, noise: str, limits: Limits) -> Ou
             lines.append(json.loads(line))
     doing = next((line["doing"] for line in reversed(lines) if "doing" in line), "starting")
     last = lines[-1] if lines else {}
-    if status == 0 and "passed" in last:
-        return Outcome("passed")
-    if status == 0 and "refused" in last:
-        text, kind = str(last["refused"]), str(last["kind"])
-        if _OUT_OF_MEMORY.search(text):
+    if status == 0 and "ended" in last:
+        ending, detail = last["ended"], last["detail"]
+        if _OUT_OF_MEMORY.search(detail):
             return Outcome("out of memory", _died(doing, "ran out of its memory limit"))
-        if "reference case" in text and kind == "ModelError":
-            return Outcome("wrong output", text)
-        return Outcome("refused", text, missing_library="pip install" in text)
+        return Outcome(ending, detail, last["missing_library"])
     if status is None:
         return Outcome("hung", _died(doing, f"hung: no answer for {limits.wall_s:g} s"))
     if status == -signal.SIGXCPU:
@@ -281,27 +277,29 @@ def _child(parent: int, cpu_s: int, memory_bytes: int, output_bytes: int) -> Non
     (length,) = _LENGTH.unpack(sys.stdin.buffer.read(_LENGTH.size))
     request = msgspec.json.decode(sys.stdin.buffer.read(length), type=_Request)
     blobs = _Received({digest: sys.stdin.buffer.read(size) for digest, size in request.blobs})
+    graphs: dict[str, Graph] = {}
+    ending: Ending = "refused"
+    detail, missing_library = "", False
     try:
-        graphs = {}
         for name, backend in request.chosen.items():
             say(doing=f"loading function {name} on {backend}")
             function = request.functions[name]
-            graphs[name] = load_graph(
-                blobs.blob(function.graphs[BACKENDS[backend]]),
-                function,
-                backend,
-                name=name,
-                threads=request.threads,
-            )
+            blob = blobs.blob(function.graphs[BACKENDS[backend]])
+            graphs[name] = load_graph(blob, function, backend, name=name, threads=request.threads)
         for name, graph in graphs.items():
             say(doing=f"running function {name}")
             warm_up(request.functions, {name: graph}, request.rows)
+        ending = "wrong output"
         for number, case in enumerate(request.cases):
             say(doing=f"running function {case.function} on reference case {number}")
-            require_reference(blobs, request.functions, [case], graphs)
-        say(passed=True)
-    except (ModelError, BackendError) as error:
-        say(refused=str(error), kind=type(error).__name__)
+            require_case(blobs, request.functions, case, number, graphs)
+        ending = "passed"
+    except ModelError as error:
+        detail = str(error)
+    except BackendError as error:  # while loading: not installed; later: it could not run
+        ending, detail = "refused", str(error)
+        missing_library = len(graphs) < len(request.chosen)
+    say(ended=ending, detail=detail, missing_library=missing_library)
 
 
 @dataclass(frozen=True)

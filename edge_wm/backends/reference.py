@@ -50,18 +50,28 @@ def require_reference(
         BackendError: the library failed.
     """
     for number, case in enumerate(cases):
-        function = functions[case.function]
-        graph = graphs[case.function]
-        outputs = graph.run(_arrays(blobs, function.inputs, case.inputs))
-        stored = _arrays(blobs, function.outputs, case.outputs)
-        for tensor, want in stored.items():
-            problem = disagreement(outputs[tensor], want, case.tolerance)
-            if problem:
-                raise ModelError(
-                    f"function {case.function}: reference case {number}, output {tensor!r} on "
-                    f"{graph.backend}: {problem}; this machine or library version computes "
-                    "something else than the bundle was built with: try another backend"
-                )
+        require_case(blobs, functions, case, number, graphs)
+
+
+def require_case(
+    blobs: Blobs,
+    functions: Mapping[str, FunctionSpec],
+    case: Case,
+    number: int,
+    graphs: Mapping[str, Graph],
+) -> None:
+    """One of the cases of `require_reference`; `number` is for the message."""
+    function = functions[case.function]
+    graph = graphs[case.function]
+    outputs = graph.run(_arrays(blobs, function.inputs, case.inputs))
+    for tensor, want in _arrays(blobs, function.outputs, case.outputs).items():
+        problem = disagreement(outputs[tensor], want, case.tolerance)
+        if problem:
+            raise ModelError(
+                f"function {case.function}: reference case {number}, output {tensor!r} on "
+                f"{graph.backend}: {problem}; this machine or library version computes "
+                "something else than the bundle was built with: try another backend"
+            )
 
 
 def warm_up(functions: Mapping[str, FunctionSpec], graphs: Mapping[str, Graph], rows: int) -> None:
