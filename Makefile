@@ -14,12 +14,12 @@ help:  ## list these commands
 
 run:  ## set up, then drive the simulated rover and write a report: make run [DURATION=30] [ARGS=…]
 	@scripts/setup.sh run
-	@.venv/bin/edge-wm run --duration $(DURATION) $(ARGS)
+	.venv/bin/edge-wm run --duration $(DURATION) $(ARGS)
 
 test:  ## set up, then run the suite: make test [TESTS=tests/guard] [ARGS=-x]
 	@scripts/setup.sh test
 	@scripts/setup.sh tflite
-	@.venv/bin/python -m pytest $(TESTS) $(ARGS)
+	.venv/bin/python -m pytest $(TESTS) $(ARGS)
 
 lint:  ## style and types, for every Python that edge-wm is written for
 	@scripts/setup.sh test
@@ -33,12 +33,12 @@ lint:  ## style and types, for every Python that edge-wm is written for
 
 bench:  ## how fast the fast paths are, next to the plain ones
 	@scripts/setup.sh test
-	@.venv/bin/python -m pytest tests/bench -o python_files='bench_*.py' \
+	.venv/bin/python -m pytest tests/bench -o python_files='bench_*.py' \
 	  -o python_functions='bench_*' --benchmark-columns=min,median,rounds -q $(ARGS)
 
 prove-%:  ## the full figures of one topic, into docs/proofs.json (resumable)
 	@scripts/setup.sh test
-	@.venv/bin/python scripts/prove.py $* $(ARGS)
+	.venv/bin/python scripts/prove.py $*
 
 clean:  ## remove what make made: environments, builds, caches (not runs/)
 	rm -rf .venv .venv-tflite build dist edge_wm/_native*.so .mypy_cache .ruff_cache \

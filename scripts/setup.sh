@@ -77,10 +77,10 @@ install_missing() {
 }
 
 # ---- environments -----------------------------------------------------------------------
-make_venv() {  # FOLDER PYTHON: (re)creates it unless it works
-    if "$1/bin/python" -m pip --version >/dev/null 2>&1; then return; fi
+works() { "$1/bin/python" -m pip --version >/dev/null 2>&1; }
+make_venv() {  # FOLDER PYTHON: anew, also where one was cut off or its Python is gone
     say "$1: new virtual environment with $("$2" --version) ($2)"
-    "$2" -m venv "$1"
+    "$2" -m venv --clear "$1"
 }
 stamp_of() {  # PYTHON EXTRAS: changes when what should be installed changes
     { "$1" --version; echo "$2" "$PWD"; cat pyproject.toml constraints.txt; } | sha256sum
@@ -110,7 +110,7 @@ build_native() {
 # ---- the three set-ups ------------------------------------------------------------------
 set_up_venv() {  # EXTRAS
     install_missing
-    if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    if ! works .venv; then
         local python
         python=$(find_python 10 13 has_venv has_headers) || fail "Python 3.10 to 3.13 is needed, \
 found $(python3 --version 2>&1); install one and run: PYTHON=/path/to/it make ..."
@@ -120,12 +120,14 @@ found $(python3 --version 2>&1); install one and run: PYTHON=/path/to/it make ..
     build_native
 }
 set_up_tflite() {
-    local python
-    if ! python=$(PYTHON='' find_python 10 11 has_venv); then
-        say "no Python 3.10 or 3.11 here, which tflite-runtime 2.14 needs: its tests are skipped"
-        return
+    if ! works .venv-tflite; then
+        local python
+        if ! python=$(PYTHON='' find_python 10 11 has_venv); then
+            say "no Python 3.10 or 3.11 with venv, which tflite-runtime 2.14 needs: not tested"
+            return
+        fi
+        make_venv .venv-tflite "$python"
     fi
-    make_venv .venv-tflite "$python"
     install_packages .venv-tflite tflite
 }
 
