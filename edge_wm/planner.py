@@ -182,7 +182,9 @@ class Planner:
                 "planner.propose: axes of kind position stand still where they are, and the "
                 "planner was not told where; call planner.commit(guard.committed(...)) first"
             )
-        generator = np.random.Generator(np.random.Philox(key=[self._seed, self._plans]))
+        generator = np.random.Generator(
+            np.random.Philox(key=np.array([self._seed, self._plans], np.uint64))
+        )
         seed = int(generator.integers(2**63))
         self._plans += 1
         mean = self._warm_start(belief.stamp_ns)
@@ -248,20 +250,22 @@ class Planner:
         self, generator: np.random.Generator, mean: Float32, spread: Float64
     ) -> tuple[Float32, Float64]:
         """(K, H, A): candidates about the mean, the mean itself first; and their noise."""
-        shape = (self._settings.candidates, 2 * self._settings.horizon, len(self._axes))
+        shape = (self._settings.candidates, len(self._axes), 2 * self._settings.horizon)
         noise = _colored(generator.standard_normal(shape), self._settings.noise_beta)
+        noise = noise.transpose(0, 2, 1)
         noise[0] = 0.0
-        actions = (mean + spread * noise).astype(np.float32)
+        actions = (mean + spread * noise).astype(np.float32, order="C")
         return np.clip(actions, self._lowest, self._highest, out=actions), noise
 
     def _place_known(self, actions: Float32, noise: Float64, policy: PolicyProposal | None) -> None:
         """Put standing still, and the policy's mean and samples, in the places after the mean."""
         actions[1] = self._rest
-        if policy is not None:
-            places = slice(2, 2 + self._settings.policy_candidates)
-            noise[2:3] = 0.0
-            proposed = policy.mean + policy.std * noise[places]
-            actions[places] = np.clip(proposed, self._lowest, self._highest)
+        if policy is None or not np.isfinite((policy.mean, policy.std)).all():
+            return
+        places = slice(2, 2 + self._settings.policy_candidates)
+        noise[2:3] = 0.0
+        proposed = policy.mean + policy.std * noise[places]
+        actions[places] = np.clip(proposed, self._lowest, self._highest)
 
     def _lean(self, elites: _Pool, mean: Float32, spread: Float64) -> tuple[Float32, Float64]:
         """The next mean and spread, (H, A) each, from the elites, the best of which is first."""
@@ -333,20 +337,19 @@ def _best(pool: _Pool, count: int) -> _Pool:
 
 
 def _colored(white: Float64, beta: float) -> Float64:
-    """Noise along axis 1 with a power spectrum of 1 / f^beta and variance 1, from white noise.
+    """Noise along the last axis with a power spectrum of 1 / f^beta and variance 1.
 
     Timmer and Koenig 1995, "On generating power law noise": the amplitude of frequency f is
     scaled by f^(-beta / 2), here also of f = 0, as if it were the lowest one. Such noise is
     periodic, so twice the horizon is drawn and half of it used: else the last action would be
     about the first one again, which cost 0.1 of 6.5 on a unicycle among pillars (2026-11-22).
 
-    white: (K, 2 H, A), standard normal. Gives (K, H, A).
+    white: (K, A, 2 H), standard normal. Gives (K, A, H).
     """
-    length = white.shape[1]
+    length = white.shape[-1]
     if beta == 0.0:
-        return white[:, : length // 2]
+        return white[..., : length // 2]
     scale = np.maximum(np.fft.rfftfreq(length), 1.0 / length) ** (-0.5 * beta)
     both_sides = np.concatenate((scale, scale[1:-1]))
     scale = scale / np.sqrt(np.mean(both_sides**2))
-    noise = np.fft.irfft(np.fft.rfft(white, axis=1) * scale[:, None], n=length, axis=1)
-    return np.ascontiguousarray(noise[:, : length // 2])
+    return np.fft.irfft(np.fft.rfft(white) * scale, n=length)[..., : length // 2]
