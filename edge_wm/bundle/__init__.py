@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from edge_wm.bundle.container import (
     MAX_FILE,
@@ -59,7 +58,6 @@ from edge_wm.bundle.signatures import (
 )
 from edge_wm.bundle.structure import check_graph
 from edge_wm.errors import BundleError
-from edge_wm.types import Array
 
 __all__ = [
     "Bundle",
@@ -95,17 +93,6 @@ class Bundle:
     def blob(self, digest: str) -> memoryview:
         """A blob's bytes, read-only, valid as long as any reference to them."""
         return self.blobs[digest]
-
-    def arrays(self, case: ReferenceCase) -> tuple[dict[str, Array], dict[str, Array]]:
-        """A reference case's inputs and outputs by tensor name, read-only."""
-        function = self.manifest.functions[case.function]
-        inputs = {t.tensor: self._array(t, case.inputs[t.tensor]) for t in function.inputs}
-        outputs = {t.tensor: self._array(t, case.outputs[t.tensor]) for t in function.outputs}
-        return inputs, outputs
-
-    def _array(self, tensor: Input | Output, digest: str) -> Array:
-        dtype = np.dtype(tensor.dtype).newbyteorder("<")
-        return np.frombuffer(self.blobs[digest], dtype).reshape(tensor.shape)
 
     @property
     def model_card(self) -> str:

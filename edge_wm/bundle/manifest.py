@@ -275,8 +275,10 @@ def parse_manifest(data: bytes | memoryview, where: str) -> Manifest:
     return manifest_from(head, where)
 
 
-def manifest_from(value: object, where: str) -> Manifest:
+def manifest_from(value: object, where: str, *, strict: bool = True) -> Manifest:
     """The manifest in a decoded JSON or YAML value, with every check that needs no blob.
+
+    strict: False takes numbers written as text, as YAML reads `1e-4`.
 
     Raises: BundleError, naming `where` and the path inside the manifest.
     """
@@ -287,7 +289,7 @@ def manifest_from(value: object, where: str) -> Manifest:
             "use an edge-wm that knows this format, or build the bundle anew"
         )
     try:
-        manifest = msgspec.convert(value, Manifest)
+        manifest = msgspec.convert(value, Manifest, strict=strict)
     except (msgspec.ValidationError, RecursionError) as error:
         what, _, place = str(error).partition(" - at ")
         place = place.strip("`").replace("key in ", "").replace("$", "manifest", 1) or "manifest"
@@ -343,9 +345,9 @@ def _number_problems(m: Manifest) -> Iterator[str]:
     if m.dt:
         yield from _range("dt.min_s", m.dt.min_s, 1e-3, 10)
         yield from _range("dt.max_s", m.dt.max_s, m.dt.min_s, 10)
-        if not m.dt.min_s <= m.step_ns * 1e-9 <= m.dt.max_s:
+        if not m.dt.min_s <= m.step_ns / 1e9 <= m.dt.max_s:
             yield (
-                f"step_ns ({m.step_ns * 1e-9:g} s) must lie in dt, "
+                f"step_ns ({m.step_ns / 1e9:g} s) must lie in dt, "
                 f"got {m.dt.min_s:g} to {m.dt.max_s:g} s"
             )
     yield from _card_problems("accuracy_card", m.accuracy_card, 4)
