@@ -65,7 +65,7 @@ def build(
     table = Table("graph", "largest error against its reference outputs", box=None)
     for graph, error in built.parity.items():
         table.add_row(graph, f"{error:.2g}")
-    console = Console()
+    console = Console(highlight=False)
     console.print(table)
     size = out.stat().st_size
     typer.echo(f"built {out} ({size:,} bytes), signed with {_key_words(key, signing)}")
@@ -158,10 +158,10 @@ def diff(
     elif not differences:
         typer.echo("no difference")
     else:
-        table = Table("where", first.name, second.name, box=None, show_lines=False)
+        table = Table("where", first.name, second.name, box=None)
         for entry in differences:
             table.add_row(entry["where"], _short(entry["first"]), _short(entry["second"]))
-        Console().print(table)
+        Console(highlight=False).print(table)
     if differences:
         raise typer.Exit(1)
 
@@ -214,7 +214,7 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
 
 
 def _print_facts(bundle: Bundle) -> None:
-    m, console = bundle.manifest, Console()
+    m, console = bundle.manifest, Console(highlight=False)
     head = Table(box=None, show_header=False)
     head.add_row("bundle", f"{m.name} {m.version}: {m.description}")
     head.add_row("signed with", _title(bundle))
@@ -257,7 +257,10 @@ def _print_facts(bundle: Bundle) -> None:
 
 def _differences(a: Bundle, b: Bundle) -> list[dict[str, Any]]:
     """Leaves of the two manifests that differ, and the signing keys if they do."""
-    leaves = [dict(_leaves("manifest", msgspec.to_builtins(x.manifest))) for x in (a, b)]
+    documents = [json.loads(bundle.payload) for bundle in (a, b)]
+    for document in documents:
+        del document["blobs"]  # follow from the digests elsewhere
+    leaves = [dict(_leaves("manifest", document)) for document in documents]
     leaves[0]["signed with"], leaves[1]["signed with"] = a.key_id, b.key_id
     return [
         {"where": path, "first": leaves[0].get(path), "second": leaves[1].get(path)}
