@@ -23,7 +23,6 @@ position limits, because no step is taken after which it could not.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
@@ -31,7 +30,7 @@ import numpy as np
 from edge_wm.errors import UsageError
 from edge_wm.reasons import Reason
 from edge_wm.robot import Axis
-from edge_wm.types import Float64, Proposal, Trajectory
+from edge_wm.types import Command, Float64, Proposal, Trajectory
 
 # Below this distance from its target in (SI units)/s an axis is put exactly onto it. A change of
 # velocity this small appears as 1e-8 SI in the acceleration at 100 Hz.
@@ -40,16 +39,6 @@ SETTLED = 1e-12
 # A position axis that is behind its line catches up with this gain, 1/s (time constant 80 ms);
 # from far behind with the speed from which half the braking stops it in time.
 POSITION_GAIN = 12.0
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """What is being commanded at one moment: where a new trajectory has to start."""
-
-    at_ns: int
-    position: Float64  # (A,); read for axes of kind position only
-    velocity: Float64  # (A,)
-    acceleration: Float64  # (A,)
 
 
 def finish(
