@@ -62,7 +62,7 @@ from edge_wm.world_model import WorldModel
 
 DRIVERS = ("planner", "blind", "straight", "random", "geometry")
 GOAL_DISTANCE = 0.30  # m, in truth
-TIME_LIMIT_S = 45.0
+TIME_LIMIT_S = 30.0
 SETTLE_NS = 300_000_000  # sensors deliver before the guard is activated
 BLIND_TO = ("risk", "clearance")  # cost terms that are read from the camera
 TRUTH_EVERY_NS = 50_000_000  # in recordings
@@ -93,7 +93,7 @@ class BlindDriver(ModelDriver):
 
     def __init__(self, model: WorldModel, planner: Planner) -> None:
         super().__init__(model, planner)
-        self._rollout = self._blind
+        self.rollout = self._blind
 
     def _blind(self, belief: Belief, actions: Float32, goal: Goal, seed: int) -> Rollout:
         seeing = self.model.rollout(belief, actions, goal, seed)

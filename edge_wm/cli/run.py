@@ -25,6 +25,7 @@ from edge_wm.cli.opening import (
     TrustOption,
     open_for,
 )
+from edge_wm.cli.view import Viewer
 from edge_wm.errors import SystemTroubleError
 from edge_wm.evaluation import Way
 from edge_wm.planner import make_planner
@@ -43,7 +44,6 @@ from edge_wm.runtime.live import Live
 from edge_wm.simulation import RoverSimulation
 from edge_wm.simulation.world import HELD_BACK_SEED
 from edge_wm.types import PoseGoal
-from edge_wm.view import Viewer
 from edge_wm.world_model import WorldModel
 
 STATUS_EVERY_S = 0.1

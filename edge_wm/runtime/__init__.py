@@ -60,6 +60,7 @@ from edge_wm.types import (
     Observation,
     PoseGoal,
     Proposal,
+    RolloutFunction,
     Sample,
     Verdict,
 )
@@ -113,6 +114,7 @@ class ModelDriver:
     def __init__(self, model: WorldModel, planner: Planner) -> None:
         self.model = model
         self.planner = planner
+        self.rollout: RolloutFunction = model.rollout  # a baseline may look away from something
 
     def reset(self, seed: int) -> None:
         self.model.reset(seed)
@@ -139,7 +141,7 @@ class ModelDriver:
         proposal = self.planner.propose(
             advanced,
             request.goal,
-            self.model.rollout,
+            self.rollout,
             budget,
             stamp_ns=stamp_ns,
             policy=policy,
@@ -306,8 +308,14 @@ class Runtime:
                     self._note_drops((drop,))
 
     def activate(self, now_ns: int) -> int:
-        """Let accepted trajectories move the robot from now on. Returns the epoch."""
+        """Let accepted trajectories move the robot from now on. Returns the epoch.
+
+        Raises: RefusedError if the guard is in a mode that does not lead there (a latched one).
+        """
         with self._lock:
+            if self.guard.mode is Mode.idle:  # the caller has tested bundle, sensors and link
+                self.guard.request(Mode.self_test, "supervisor", now_ns)
+                self.guard.request(Mode.hold, "supervisor", now_ns)
             self._epoch = self.guard.activate(now_ns)
             self._write(Activate(now_ns, self._epoch))
             return self._epoch
