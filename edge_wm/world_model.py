@@ -430,9 +430,9 @@ class WorldModel:
         for spec in self._functions[name].inputs:
             if spec.source == "noise":
                 mask = 2**64 - 1
-                generator = np.random.Generator(
-                    np.random.Philox(key=[seed & mask, purpose], counter=[0, counter & mask, 0, 0])
-                )
+                key = np.array([seed & mask, purpose], np.uint64)
+                start = np.array([0, counter & mask, 0, 0], np.uint64)
+                generator = np.random.Generator(np.random.Philox(key=key, counter=start))
                 item = spec.shape[1:] if spec.shape[:1] == (-1,) else spec.shape
                 if not steps:
                     return {"noise": generator.standard_normal(item, np.float32)}
@@ -453,10 +453,14 @@ class WorldModel:
         if dt is None or all(spec.source != "dt" for spec in dynamics.inputs):
             step_ns = self.manifest.step_ns
             return (2 * delay_ns + step_ns) // (2 * step_ns), step_ns * 1e-9
-        delay_s = delay_ns * 1e-9
-        few = int(delay_s / dt.max_s)
-        choices = [(n, min(max(delay_s / max(n, 1), dt.min_s), dt.max_s)) for n in (few, few + 1)]
-        return min(choices, key=lambda choice: abs(choice[0] * choice[1] - delay_s))
+        least, most = round(dt.min_s * 1e9), round(dt.max_s * 1e9)
+        choices = [
+            (n, min(max(delay_ns / max(n, 1), least), most))
+            for n in (delay_ns // most, delay_ns // most + 1)
+        ]
+        # In nanoseconds, where a delay of exactly n steps is exactly that; ties take fewer steps.
+        steps, each_ns = min(choices, key=lambda choice: abs(choice[0] * choice[1] - delay_ns))
+        return steps, each_ns * 1e-9
 
     def _one_step_before(self, stamp_ns: int) -> Belief:
         """The remembered belief nearest to one model step before, zeros if none is near."""
