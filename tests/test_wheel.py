@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -43,14 +44,15 @@ def site(tmp_path_factory) -> Path:
 def test_an_installed_edge_wm_finds_what_it_ships(site):
     program = f"""
 import sys
-sys.path.insert(0, {str(site)!r})
+sys.path += [{str(site)!r}, {sysconfig.get_path("platlib")!r}]
 import json
 from edge_wm import numbers, shipped
 print(json.dumps([numbers.NATIVE, numbers.__file__, str(shipped.folder("robots")),
                   str(shipped.folder("zoo"))]))
 """
+    # -I -S: neither this checkout nor the hook of an editable installation is in the way.
     done = subprocess.run(
-        [sys.executable, "-I", "-c", program], capture_output=True, text=True, cwd=site
+        [sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, cwd=site
     )
     assert done.returncode == 0, done.stderr
     native, module, robots, zoo = json.loads(done.stdout)
