@@ -31,6 +31,7 @@ from edge_wm.recording.messages import message_type
 from edge_wm.recording.recorder import FORMAT, STREAM_KEY, checksum
 from edge_wm.recording.samples import decode
 from edge_wm.recording.wire import unpack
+from edge_wm.types import Sample
 
 _MAGIC = b"\x89MCAP0\r\n"
 _RECORD = struct.Struct("<BQ")  # opcode, length
@@ -79,12 +80,18 @@ class Recording:
         for _, event in self._select(kind.__name__):
             yield cast(E, event)
 
+    def samples(self, stream: str) -> Iterator[Sample]:
+        """The samples of one stream, in order."""
+        for _, event in self._select("Sample", stream):
+            if isinstance(event, Sample) and event.stream == stream:
+                yield event
+
     @property
     def exact(self) -> bool:
         """Whether no event is missing before the end, so that it can be replayed bit for bit."""
         return not self.lost
 
-    def _select(self, wanted: str | None) -> Iterator[tuple[int, Event]]:
+    def _select(self, wanted: str | None, stream: str = "") -> Iterator[tuple[int, Event]]:
         number = 0
         try:
             for lane, counters, data in _messages(self.path, self._chunks):
@@ -95,7 +102,8 @@ class Recording:
                 elif lane.name:
                     if not lane.stream and sequence != number & 0xFFFFFFFF:
                         raise ValueError(f"{lane.name} {sequence} is in its place")
-                    if wanted in (None, lane.name):
+                    elsewhere = stream and lane.stream not in ("", stream)
+                    if wanted in (None, lane.name) and not elsewhere:
                         if lane.stream:
                             times = (stamp_ns, received_ns)
                             yield number, decode(lane.stream, lane.message, data, *times, sequence)

@@ -92,6 +92,12 @@ def test_only_gives_the_events_of_one_kind(run: Path) -> None:
             assert_same(event, recorded)
 
 
+@pytest.mark.parametrize("stream", ["camera", "odometry", "no such stream"])
+def test_samples_gives_those_of_one_stream(stream: str, run: Path) -> None:
+    expected = [e for e in EVENTS if isinstance(e, Sample) and e.stream == stream]
+    assert_same(list(open_recording(run).samples(stream)), expected)
+
+
 def test_samples_that_no_standard_message_carries_are_read_exactly(tmp_path: Path) -> None:
     scan = next(e for e in EVENTS if isinstance(e, Sample) and e.stream == "scan")
     odd: list[Event] = [
