@@ -95,10 +95,11 @@ def split(data: bytes, where: str) -> memoryview:
         raise BundleError(
             f"{where}: the header says {file_size} bytes, the file has {len(data)}; {anew}"
         )
-    if not 0 < envelope_size <= min(MAX_ENVELOPE, len(data) - HEADER.size):
+    room = min(MAX_ENVELOPE, len(data) - HEADER.size)
+    if not 0 < envelope_size <= room:
         raise BundleError(
-            f"{where}: the envelope must have 1 to "
-            f"{min(MAX_ENVELOPE, len(data) - HEADER.size)} bytes, the header says {envelope_size}"
+            f"{where}: the envelope must have at least 1 byte and at most the {room} there is "
+            f"room for, the header says {envelope_size}; {anew}"
         )
     return memoryview(data)[HEADER.size : HEADER.size + envelope_size]
 

@@ -35,8 +35,9 @@ Invariant: a `Manifest` that `parse_manifest` returned is consistent; nobody che
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -66,6 +67,8 @@ FunctionName = Literal[
 ]
 GoalKind = Literal["pose", "joints", "latent", "image"]
 GraphKind = Literal["onnx", "tflite"]
+AxisKind = Literal["position", "velocity", "effort", "twist"]
+PlannerKind = Literal["mppi", "cem"]
 
 ROLLED_OUT: tuple[FunctionName, ...] = ("dynamics", "cost", "constraint", "value")
 
@@ -111,7 +114,7 @@ class AxisNeed(_Part, frozen=True, kw_only=True):
     """An axis that the model commands. model_action = (SI - offset) / scale."""
 
     name: Name
-    kind: Literal["position", "velocity", "effort", "twist"]
+    kind: AxisKind
     unit: str
     scale: float
     offset: float = 0.0
@@ -168,7 +171,7 @@ class Function(_Part, frozen=True, kw_only=True):
 class PlannerDefaults(_Part, frozen=True, kw_only=True):
     """How to plan with this model unless a run says otherwise."""
 
-    kind: Literal["mppi", "cem"]
+    kind: PlannerKind
     candidates: int  # K
     iterations: int
     elites: int
@@ -288,15 +291,61 @@ def manifest_from(value: object, where: str, *, strict: bool = True) -> Manifest
             f"{where}: manifest.format must be {FORMAT!r}, got {found!r}; "
             "use an edge-wm that knows this format, or build the bundle anew"
         )
-    try:
-        manifest = msgspec.convert(value, Manifest, strict=strict)
-    except (msgspec.ValidationError, RecursionError) as error:
-        what, _, place = str(error).partition(" - at ")
-        place = place.strip("`").replace("key in ", "").replace("$", "manifest", 1) or "manifest"
-        raise BundleError(f"{where}: {place}: {what[0].lower()}{what[1:]}") from None
+    for path, part, kind in _named_parts(value):
+        _convert(part, kind, path, where, strict)
+    manifest: Manifest = _convert(value, Manifest, "manifest", where, strict)
     for problem in _problems(manifest):
         raise BundleError(f"{where}: manifest.{problem}")
     return manifest
+
+
+def _named_parts(document: Any) -> Iterator[tuple[str, Any, Any]]:
+    """(path, value, type) of the parts that have names, so that an error can give them."""
+    needs = document.get("needs")
+    for path, parts, kind in (
+        ("functions", document.get("functions"), Function),
+        ("cost_terms", document.get("cost_terms"), CostTerm),
+        ("needs.streams", needs.get("streams") if isinstance(needs, dict) else None, StreamNeed),
+    ):
+        for name, part in parts.items() if isinstance(parts, dict) else ():
+            yield f"manifest.{path}.{name}", part, kind
+
+
+def _convert(value: Any, kind: Any, path: str, where: str, strict: bool) -> Any:
+    """`value`, which is at `path`, as a `kind`. Raises: BundleError."""
+    try:
+        return msgspec.convert(value, kind, strict=strict)
+    except (msgspec.ValidationError, RecursionError) as error:
+        what, _, steps = str(error).partition(" - at ")
+        steps = steps.replace("`", "")
+        place = steps.replace("key in ", "a name in ").replace("$", path, 1) or path
+        field = re.sub(r"\[\d+\]", "", place)
+        choices = next((c for end, c in _CHOICES.items() if field.endswith(end)), ())
+        found = f", got {_found(value, steps)!r}" if "matching regex" in what else ""
+        advice = f"; choose one of {', '.join(choices)}" if choices else ""
+        message = f"{where}: {place}: {what[0].lower()}{what[1:]}{found}{advice}"
+        raise BundleError(message) from None
+
+
+def _found(value: Any, steps: str) -> Any:
+    """What msgspec's path "$.a[0].b" leads to; names of mappings are left out of it."""
+    for name, index in re.findall(r"\.(\w+)|\[(\d+|\.\.\.)\]", steps):
+        if index == "...":
+            return value
+        value = value[name] if name else value[int(index)]
+    return value
+
+
+# Where a word must be one of a few, by how the path ends.
+_CHOICES: Mapping[str, tuple[str, ...]] = {
+    "a name in manifest.functions": get_args(FunctionName),
+    "reference.function": get_args(FunctionName),
+    "dtype": get_args(Dtype),
+    "goal_kinds": get_args(GoalKind),
+    ".graphs": get_args(GraphKind),
+    "needs.axes.kind": get_args(AxisKind),
+    "planner.kind": get_args(PlannerKind),
+}
 
 
 # Each check below yields "path: what is expected, what was found", worst first; only the first

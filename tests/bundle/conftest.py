@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from bundle import tiny
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from securesystemslib.signer import CryptoSigner
 
+from bundle import tiny
 from edge_wm.bundle import SigningKey, Trust, TrustedKey, write_bundle
 from edge_wm.bundle.manifest import manifest_from
 
@@ -45,7 +45,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture()
+@pytest.fixture
 def written(tmp_path: Path) -> Written:
     key = signing_key(1)
     document, blobs = tiny.document()

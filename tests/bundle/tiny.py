@@ -136,3 +136,57 @@ def document() -> tuple[dict[str, Any], list[bytes]]:
         "model_card": digest(card),
     }
     return manifest, [*files.values(), *given.values(), card]
+
+
+# ---- TFLite -----------------------------------------------------------------------------
+def tflite(
+    tensors: list[tuple[str, list[int], np.ndarray | None]],
+    operators: list[tuple[str, list[int], list[int], tuple[str, dict[str, int]] | None]],
+    inputs: list[int],
+    outputs: list[int],
+    change: Any = lambda model: None,
+) -> bytes:
+    """A TFLite file, written by the schema's own object interface.
+
+    tensors: (name, shape, constant or None), float32 unless the constant says otherwise.
+    operators: (name, inputs, outputs, options as (type, fields)). change: called with the model.
+    """
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    types = {"float32": 0, "int32": 2, "uint8": 3, "int64": 4, "int8": 9}
+    graph, model = schema.SubGraphT(), schema.ModelT()
+    model.version, model.subgraphs, model.operatorCodes = 3, [graph], []
+    model.buffers = [schema.BufferT()]
+    graph.tensors, graph.operators, graph.inputs, graph.outputs = [], [], inputs, outputs
+    for name, shape, constant in tensors:
+        made = schema.TensorT()
+        made.name, made.shape, made.buffer, made.type = name.encode(), shape, 0, 0
+        if constant is not None:
+            made.buffer, made.type = len(model.buffers), types[str(constant.dtype)]
+            model.buffers.append(schema.BufferT())
+            model.buffers[-1].data = np.frombuffer(constant.tobytes(), np.uint8)
+        graph.tensors.append(made)
+    for op, ins, outs, options in operators:
+        code = schema.OperatorCodeT()
+        code.builtinCode, code.version = getattr(schema.BuiltinOperator, op), 1
+        code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+        made = schema.OperatorT()
+        made.opcodeIndex, made.inputs, made.outputs = len(model.operatorCodes), ins, outs
+        if options:
+            made.builtinOptionsType = getattr(schema.BuiltinOptions, options[0])
+            made.builtinOptions = getattr(schema, options[0] + "T")()
+            for field, value in options[1].items():
+                setattr(made.builtinOptions, field, value)
+        model.operatorCodes.append(code)
+        graph.operators.append(made)
+    change(model)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def tflite_cost(change: Any = lambda model: None) -> bytes:
+    """The tiny model's cost, goal = z * z, for a batch of 4."""
+    tensors = [("z", [4, 1], None), ("goal", [4, 1], None)]
+    return tflite(tensors, [("MUL", [0, 0], [1], ("MulOptions", {}))], [0], [1], change)
