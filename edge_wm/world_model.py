@@ -36,6 +36,7 @@ from edge_wm.backends.probe import probe
 from edge_wm.backends.reference import require_reference, warm_up
 from edge_wm.bundle import Bundle, check_fit
 from edge_wm.bundle.manifest import ROLLED_OUT, Function, Input, Manifest
+from edge_wm.bundle.structure import largest_batch
 from edge_wm.errors import MismatchError, ModelError, UsageError
 from edge_wm.numbers import nonfinite_rows
 from edge_wm.reasons import Reason
@@ -86,7 +87,7 @@ class WorldModel:
             name: choose(name, function.graphs, backend)
             for name, function in self._functions.items()
         }
-        rows = manifest.planner.candidates if manifest.planner else 1
+        rows = {name: largest_batch(manifest, name) for name in self._functions}
         probe(bundle, chosen, threads=threads, rows=rows)
         self._graphs: dict[str, Graph] = {}
         for name, function in self._functions.items():
@@ -95,7 +96,7 @@ class WorldModel:
             self._graphs[name] = load_graph(
                 blob, function, chosen[name], name=name, threads=threads
             )
-        warm_up(self._functions, self._graphs, rows)
+            warm_up(function, self._graphs[name], rows[name])
         require_reference(bundle, self._functions, manifest.reference, self._graphs)
         # function -> library and version that runs it, for the recording's header.
         self.backends: dict[str, str] = {name: g.backend for name, g in self._graphs.items()}

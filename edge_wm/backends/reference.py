@@ -74,21 +74,20 @@ def require_case(
             )
 
 
-def warm_up(functions: Mapping[str, FunctionSpec], graphs: Mapping[str, Graph], rows: int) -> None:
-    """Run every function once on zeros, `rows` of them where it has a batch axis.
+def warm_up(function: FunctionSpec, graph: Graph, rows: int) -> None:
+    """Run a function once on zeros, `rows` of them if it has a batch axis.
 
     Memory is then allocated, and a graph that cannot run at this size has said so.
 
     Raises:
         BackendError: the library failed.
     """
-    for name, graph in graphs.items():
-        graph.run(
-            {
-                spec.tensor: np.zeros([rows if n == -1 else n for n in spec.shape], spec.dtype)
-                for spec in functions[name].inputs
-            }
-        )
+    graph.run(
+        {
+            spec.tensor: np.zeros([rows if n == -1 else n for n in spec.shape], spec.dtype)
+            for spec in function.inputs
+        }
+    )
 
 
 def disagreement(got: Array, stored: Array, tolerance: float) -> str | None:
