@@ -26,7 +26,7 @@ CHILD = """
 import importlib.abc, json, pathlib, sys
 
 LIBRARIES = {"onnx", "onnxruntime", "ai_edge_litert", "tflite_runtime", "tensorflow", "torch",
-             "flatbuffers", "google"}
+             "flatbuffers"}
 
 class Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
