@@ -58,7 +58,9 @@ _OPTIONAL = (
     "range_min",
     "range_max",
     "derived_from",
+    "noisy",
 )
+_NOISY = ("image", "imu", "range_scan")  # may say `noisy: false`: simulators, compressed video
 _AXIS_UNITS: Mapping[str, Mapping[str, str]] = {  # kind -> unit -> unit of its position
     "position": {"rad": "rad", "m": "m"},
     "velocity": {"rad/s": "rad", "m/s": "m"},
@@ -153,7 +155,9 @@ class _Checker:
         for key in required:
             if getattr(part, key) is None:
                 self._fail(f"{path}.{key}", f"given for type {part.type}", None, "add the field")
-        allowed = (*required, "derived_from") if part.type == "odometry" else required
+        allowed = {*required, *(("noisy",) if part.type in _NOISY else ())}
+        if part.type == "odometry":
+            allowed.add("derived_from")
         for key in _OPTIONAL:
             if key not in allowed and getattr(part, key) is not None:
                 self._fail(
@@ -206,6 +210,7 @@ class _Checker:
             range_min=part.range_min or 0.0,
             range_max=part.range_max or 0.0,
             derived_from=tuple(part.derived_from or ()),
+            noisy=part.type in _NOISY and part.noisy is not False,
         )
 
     def _shape(self, path: str, part: StreamPart) -> tuple[int, ...]:

@@ -13,7 +13,6 @@ exist is decided in `checks`.
 from __future__ import annotations
 
 import difflib
-import math
 import re
 import types
 from collections.abc import Iterator
@@ -30,9 +29,12 @@ FILL_IN = "FILL_IN"  # stands in a file that is not finished, where a person has
 MAX_BYTES = 256 * 1024  # a robot file is a few kB; this bounds what a hostile one can cost
 MAX_DEPTH = 16
 
-Positive = Annotated[float, Meta(gt=0)]
+LARGEST = 1e6  # of any number here, in any unit: larger ones are mistakes, and could overflow
+SMALLEST = 1e-6  # of those that must be above 0, for the same reasons
+
+Positive = Annotated[float, Meta(ge=SMALLEST)]
 NotNegative = Annotated[float, Meta(ge=0)]
-Rate = Annotated[float, Meta(gt=0, le=10_000)]
+Rate = Annotated[float, Meta(ge=0.01, le=10_000)]
 NAME = r"^[A-Za-z_][A-Za-z0-9_.\-]{0,63}\Z"
 Name = Annotated[str, Meta(pattern=NAME)]
 Vector3 = tuple[float, float, float]
@@ -58,13 +60,14 @@ class StreamPart(_Part):
     stamp: Literal["sensor", "arrival"]
     frame: Name | None = None
     extrinsics: ExtrinsicsPart | None = None
-    shape: list[Annotated[int, Meta(ge=1, le=1 << 24)]] | None = None
+    shape: list[Annotated[int, Meta(ge=1, le=1_000_000)]] | None = None
     joints: list[Name] | None = None
     angle_min: float | None = None
     angle_max: float | None = None
     range_min: NotNegative | None = None
     range_max: Positive | None = None
     derived_from: list[Name] | None = None
+    noisy: bool | None = None
 
 
 class AxisPart(_Part):
@@ -208,7 +211,7 @@ def read(text: str, name: str) -> dict[str, Any]:
     """The file's plain values.
 
     Raises:
-        RobotFileError: too large, not YAML, not plain, not a mapping, or a number is not finite.
+        RobotFileError: too large, not YAML, not plain, or not a mapping.
     """
     if len(text) > MAX_BYTES:
         raise RobotFileError(
@@ -232,9 +235,6 @@ def read(text: str, name: str) -> dict[str, Any]:
             f"robot file {name}: must be a mapping that begins with 'format: {FORMAT}', "
             f"got {shown(value)}; see docs/robot-file.md"
         )
-    for path, number in _numbers(value, ""):
-        if not math.isfinite(number):
-            fail(name, path, "a finite number", number, "leave a limit out where there is none")
     return value
 
 
@@ -245,7 +245,7 @@ def _numbers(value: Any, path: str) -> Iterator[tuple[str, float]]:
     elif isinstance(value, list):
         for index, entry in enumerate(value):
             yield from _numbers(entry, f"{path}[{index}]")
-    elif isinstance(value, float):
+    elif isinstance(value, int | float):
         yield path, value
 
 
@@ -254,7 +254,8 @@ def convert(value: dict[str, Any], name: str) -> RobotPart:
     """The file's values as typed structs.
 
     Raises:
-        RobotFileError: a field is missing, unknown, or of another type than declared above.
+        RobotFileError: a field is missing, unknown, of another type than declared above, or a
+            number out of all proportion.
     """
     found = value.get("format")
     if found != FORMAT:
@@ -265,6 +266,15 @@ def convert(value: dict[str, Any], name: str) -> RobotPart:
             found,
             "this version of edge-wm reads no other; see docs/robot-file.md",
         )
+    for path, number in _numbers(value, ""):
+        if not abs(number) <= LARGEST:
+            fail(
+                name,
+                path,
+                f"a number between -{LARGEST:g} and {LARGEST:g}",
+                number,
+                "write it in the unit that is asked for; leave a limit out where there is none",
+            )
     try:
         return msgspec.convert(value, RobotPart)
     except msgspec.ValidationError as error:
@@ -349,7 +359,7 @@ def _described(kind: Any) -> str:
         return _described(next(a for a in get_args(kind) if a is not type(None)))
     if get_origin(kind) is Annotated:
         plain, meta = get_args(kind)
-        bounds = {"above": meta.gt, "at least": meta.ge, "at most": meta.le}
+        bounds = {"at least": meta.ge, "at most": meta.le}
         text = _described(plain)
         if meta.pattern:
             return "a name of letters, digits, '_', '.', '-' that begins with a letter"
@@ -364,4 +374,6 @@ def _described(kind: Any) -> str:
         return f"a list of {len(get_args(kind))} numbers"
     if get_origin(kind) is list:
         return "a list"
-    return {str: "text", float: "a number", int: "a whole number"}.get(kind, "a mapping")
+    return {str: "text", float: "a number", int: "a whole number", bool: "true or false"}.get(
+        kind, "a mapping"
+    )

@@ -5,8 +5,8 @@ old one late, a stamp of tomorrow, or its last good reading for ever. Whoever us
 its `Intake` first. Nothing here raises: a bad sample is a Reason.
 
 Invariant: what comes in has the declared shape and dtype, is finite (ranges may be +inf), is
-newer than all before it and not from the future; and where noise is expected (images, IMU,
-ranges) it is fresh: data that repeats is only as new as its first copy, so once that is older
+newer than all before it and not from the future; and where noise is expected (`Stream.noisy`)
+it is fresh: data that repeats is only as new as its first copy, so once that is older
 than `max_age` the stream is frozen.
 
 Because stamps from the future are refused, a sensor clock that jumps back delivers stamps that
@@ -27,7 +27,6 @@ from edge_wm.types import Array, Sample
 # (chrony.conf(5), typical accuracy), so five times that is still a clock and not a fault.
 FUTURE_TOLERANCE_NS = 5_000_000
 
-_NOISY = ("image", "imu", "range_scan")
 _PROBES = 64  # values compared before a whole image is: noise differs in one of these
 
 
@@ -75,7 +74,7 @@ class Intake:
         return Reason.sample_duplicate
 
     def _stuck(self, sample: Sample) -> Reason | None:
-        if self.stream.type not in _NOISY:
+        if not self.stream.noisy:
             return None
         if self._last is None or not _same(sample.data, self._last.data) or _empty(sample, self):
             self._changed_ns = sample.stamp_ns

@@ -55,6 +55,7 @@ class Stream:
     range_min: float = 0.0
     range_max: float = 0.0
     derived_from: tuple[str, ...] = ()  # odometry that edge-wm computes itself: from these
+    noisy: bool = False  # no two readings are alike, so data that repeats is a frozen sensor
 
     def beam_angles(self) -> Float64:
         """(R,) rad, counter-clockwise in the scanner's frame; range_scan only."""

@@ -52,7 +52,7 @@ def test_check_refuses(tmp_path: Path) -> None:
     assert isinstance(refused, RobotFileError)
     assert refused.exit_code == 3
     assert str(refused) == (
-        f"robot file {bad}: axes.base.vx.braking must be a number above 0, got -2.0; "
+        f"robot file {bad}: axes.base.vx.braking must be a number at least 1e-06, got -2.0; "
         "see docs/robot-file.md"
     )
     unknown = error("check", "rovr")

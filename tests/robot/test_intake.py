@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_wm.reasons import Reason
-from edge_wm.robot import FUTURE_TOLERANCE_NS, Intake, Stream, find_robot, load_robot
+from edge_wm.robot import FUTURE_TOLERANCE_NS, Intake, Stream, find_robot, load_robot, parse_robot
 from edge_wm.types import Array, Sample
 
 MS = 1_000_000
@@ -122,6 +122,17 @@ def test_frozen_once_the_first_copy_is_older_than_max_age(name: str) -> None:
     one_value.flat[-1] += 1  # the last value alone tells a new reading
     assert isinstance(intake.take(sample(name, too_old + 2, one_value)), Sample)
     assert isinstance(intake.take(sample(name, too_old + 3, one_value.copy())), Sample)
+
+
+def test_an_ideal_sensor_is_never_frozen() -> None:
+    text = ROVER.text.replace("    unit: rgb8\n", "    unit: rgb8\n    noisy: false\n")
+    stream = parse_robot(text, "ideal.yaml").streams["camera"]
+    assert ROVER.streams["camera"].noisy
+    assert not stream.noisy
+    intake = Intake(stream)
+    for index in range(50):
+        again = noise(stream, 0)
+        assert isinstance(intake.take(sample("camera", index * stream.period_ns, again)), Sample)
 
 
 @pytest.mark.parametrize("name", ["wheels", "odometry"])

@@ -4,15 +4,20 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import hashlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from edge_wm import shipped
 from edge_wm.errors import RobotFileError, UsageError
-from edge_wm.robot import Box, Sphere, find_robot, load_robot, parse_robot
+from edge_wm.robot import Box, Sphere, checks, document, find_robot, load_robot, parse_robot
 
 ROVER = (shipped.folder("robots") / "rover.yaml").read_text(encoding="utf-8")
 ARM = (shipped.folder("robots") / "arm.yaml").read_text(encoding="utf-8")
@@ -79,20 +84,20 @@ ROVER_REFUSED = [
     ("name: rover", "name: rover\n7: x", "line 5: a key must be plain text; put it in quotes"),
     ("name: rover", "name: \x00", "must be YAML, but special characters are not allowed; mend the line"),
     # fields: missing, unknown, of another type
-    ("jerk: 20.0", "", "axes.base.vx.jerk is missing; add it: a number above 0 (see docs/robot-file.md)"),
+    ("jerk: 20.0", "", "axes.base.vx.jerk is missing; add it: a number at least 1e-06 (see docs/robot-file.md)"),
     ("jerk: 20.0", "jerks: 20.0", "axes.base.vx.jerks is not a field that edge-wm knows; did you mean 'jerk'?"),
     ("jerk: 20.0", "jerk: 20.0\n    wobble: 3", "axes.base.vx.wobble is not a field that edge-wm knows; known here: kind, unit, velocity, acceleration, braking, jerk, rest_speed, position, effort"),
     ("velocity: [-0.25, 0.7]", "velocity: [-0.25, fast]", "axes.base.vx.velocity[1] must be a number, got 'fast'; see docs/robot-file.md"),
     ("velocity: [-0.25, 0.7]", "velocity: [-0.25]", "axes.base.vx.velocity must be a list of 2 numbers, got [-0.25]; see docs/robot-file.md"),
     ("velocity: [-0.25, 0.7]", "velocity: 0.7", "axes.base.vx.velocity must be a list of 2 numbers, got 0.7; see docs/robot-file.md"),
-    ("velocity: [-0.25, 0.7]", "velocity: [-.inf, 0.7]", "axes.base.vx.velocity[0] must be a finite number, got -inf; leave a limit out where there is none"),
-    ("jerk: 20.0", "jerk: .nan", "axes.base.vx.jerk must be a finite number, got nan; leave a limit out where there is none"),
-    ("jerk: 20.0", "jerk: 1:30", "axes.base.vx.jerk must be a number above 0, got '1:30'; see docs/robot-file.md"),
-    ("jerk: 20.0", "jerk: yes", "axes.base.vx.jerk must be a number above 0, got 'yes'; see docs/robot-file.md"),
-    ("jerk: 20.0", "jerk: true", "axes.base.vx.jerk must be a number above 0, got True; see docs/robot-file.md"),
-    ("jerk: 20.0", "jerk: 0", "axes.base.vx.jerk must be a number above 0, got 0; see docs/robot-file.md"),
+    ("velocity: [-0.25, 0.7]", "velocity: [-.inf, 0.7]", "axes.base.vx.velocity[0] must be a number between -1e+06 and 1e+06, got -inf; write it in the unit that is asked for; leave a limit out where there is none"),
+    ("jerk: 20.0", "jerk: .nan", "axes.base.vx.jerk must be a number between -1e+06 and 1e+06, got nan; write it in the unit that is asked for; leave a limit out where there is none"),
+    ("jerk: 20.0", "jerk: 1:30", "axes.base.vx.jerk must be a number at least 1e-06, got '1:30'; see docs/robot-file.md"),
+    ("jerk: 20.0", "jerk: yes", "axes.base.vx.jerk must be a number at least 1e-06, got 'yes'; see docs/robot-file.md"),
+    ("jerk: 20.0", "jerk: true", "axes.base.vx.jerk must be a number at least 1e-06, got True; see docs/robot-file.md"),
+    ("jerk: 20.0", "jerk: 0", "axes.base.vx.jerk must be a number at least 1e-06, got 0; see docs/robot-file.md"),
     ("kind: twist", "kind: twisted", "axes.base.vx.kind must be one of 'position', 'velocity', 'effort', 'twist', got 'twisted'; see docs/robot-file.md"),
-    ("shape: [64, 64, 3]", "shape: [64, 6.5, 3]", "streams.camera.shape[1] must be a whole number at least 1 and at most 16777216, got 6.5; see docs/robot-file.md"),
+    ("shape: [64, 64, 3]", "shape: [64, 6.5, 3]", "streams.camera.shape[1] must be a whole number at least 1 and at most 1000000, got 6.5; see docs/robot-file.md"),
     ("  camera:", "  my camera!:", "a key of streams must be a name of letters, digits, '_', '.', '-' that begins with a letter, got 'my camera!'; rename it"),
     ("- kind: simulated", "- simulated", "links[0] must be a mapping, got 'simulated'; see docs/robot-file.md"),
     ("kind: simulated", "kind: usb", "links[0].kind must be 'simulated', got 'usb'; see docs/robot-file.md"),
@@ -133,6 +138,8 @@ ROVER_REFUSED = [
     # fields of another type of stream
     ("    shape: [64, 64, 3]\n", "", "streams.camera.shape must be given for type image, got nothing; add the field"),
     ("    shape: [64, 64, 3]", "    shape: [64, 64, 3]\n    range_max: 5", "streams.camera.range_max must be absent for type image, got 5.0; remove the field, or correct the type"),
+    ("unit: rad\n", "unit: rad\n    noisy: false\n", "streams.wheels.noisy must be absent for type joint_state, got False; remove the field, or correct the type"),
+    ("unit: rgb8", "unit: rgb8\n    noisy: 0", "streams.camera.noisy must be true or false, got 0; see docs/robot-file.md"),
     ("shape: [64, 64, 3]", "shape: [64, 64]", "streams.camera.shape must be [height, width, 3], got [64, 64]; images are RGB"),
     ("shape: [120]", "shape: [1]", "streams.scan.shape must be at least [2], got [1]; a scan has several beams"),
     ("shape: [120]", "shape: [12, 10]", "streams.scan.shape must be a list of one number, got [12, 10]; the data is one row"),
@@ -295,6 +302,38 @@ def test_damaged_anywhere_without_a_foreign_exception() -> None:
     assert refused > 150
 
 
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in a document."""
+    yield path
+    entries = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, entry in entries if isinstance(value, dict | list) else ():
+        yield from places(entry, (*path, key))
+
+
+WRONG: list[Any] = [
+    None, [], {}, "x", "", -1, 0, 1e308, -1e308, 5e-324, True, 10**400, [1, 2], [None], {"a": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [ROVER, ARM], ids=["rover", "arm"])
+def test_any_value_in_any_place_without_a_foreign_exception(text: str) -> None:
+    """And what is accepted is of a size that can be computed with."""
+    values = document.read(text, "wrong.yaml")
+    refused = 0
+    for *parents, last in list(places(values))[1:]:
+        for wrong in WRONG:
+            damaged = copy.deepcopy(values)
+            functools.reduce(lambda part, key: part[key], parents, damaged)[last] = wrong
+            with contextlib.suppress(RobotFileError):
+                part = document.convert(damaged, "wrong.yaml")
+                robot = checks.checked(part, sha256="", text="", file="wrong.yaml")
+                assert all(0 < s.period_ns <= 10**11 for s in robot.streams.values())
+                assert all(1e-6 <= a.jerk <= 1e6 for a in robot.axes)
+                continue
+            refused += 1
+    assert refused > 1000
+
+
 def test_files_on_disk(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"must be a file, found none; correct the path$"):
         load_robot(tmp_path / "none.yaml")
@@ -338,3 +377,11 @@ def test_find_robot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(caught.value) == (
         "robot file ./none.yaml: must be a file, found none; correct the path"
     )
+
+
+def test_the_document_describes_every_field() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "robot-file.md").read_text(encoding="utf-8")
+    for part in vars(document).values():
+        if isinstance(part, type) and issubclass(part, msgspec.Struct):
+            for field in msgspec.structs.fields(part):
+                assert f"`{field.name}`" in text, f"{part.__name__}.{field.name}"

@@ -95,7 +95,7 @@ def test_what_it_does_not_give_is_marked_and_refused_by_name() -> None:
     with pytest.raises(RobotFileError) as caught:
         parse_robot(text, "picker.yaml")
     assert str(caught.value) == (
-        "robot file picker.yaml: streams.joints.rate_hz must be a number above 0 and at most "
+        "robot file picker.yaml: streams.joints.rate_hz must be a number at least 0.01 and at most "
         "10000, got 'FILL_IN'; write the value there, as the comment beside it says"
     )
     marked = re.findall(r"^ *(\w+): FILL_IN +# .+$", text, flags=re.MULTILINE)
