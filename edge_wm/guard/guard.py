@@ -26,7 +26,7 @@ import numpy as np
 
 from edge_wm.errors import RefusedError
 from edge_wm.guard import limits
-from edge_wm.guard.playback import Cursor, How, Knot, Playback, Track
+from edge_wm.guard.playback import Cursor, How, Knot, Playback, Track, driven_path
 from edge_wm.guard.ranges import (
     ORIGIN,
     Pose,
@@ -99,6 +99,7 @@ class Guard:
         self.robot = robot
         self._playback = Playback(robot)
         self._scanner = Scanner(robot) if robot.stopping is not None else None
+        self._clear_radius, self._sight = _radii(robot, self._playback)
         base, body = _regions_by_frame(robot)
         self._base_regions: list[tuple[Stream, list[Region], list[Region]]] = base
         self._body_regions: tuple[list[Region], list[Region]] = body
@@ -313,10 +314,13 @@ class Guard:
                 findings.append(_stale_pose(stream, observation))
                 continue
             join = self._predict(max(trajectory.start_ns, self._times[-1]))
-            way = self._base_way(
-                trajectory, compose(pose, between(self._knots[-1].pose, join.pose))
+            way = driven_path(
+                compose(pose, between(self._knots[-1].pose, join.pose)),
+                trajectory.velocity[:, self._playback.vx],
+                trajectory.velocity[:, self._playback.wz],
+                self._playback.period_s,
             )
-            found = self._base_breach(way, workspace, keep_out)
+            found = self._base_breach(way[:, :2], workspace, keep_out)
             findings += [found] if found else []
         return findings
 
@@ -349,18 +353,6 @@ class Guard:
                 where = f"braking from {at}" if after else f"at {at}"
                 return reason, f"{where} a part of the body is {-clearance:.4g} m too far"
         return None
-
-    def _base_way(self, trajectory: Trajectory, start: Pose) -> Float64:
-        """(N, 2) m: the positions of a base that is at `start` and obeys `trajectory`."""
-        vx, wz = self._playback.vx, self._playback.wz
-        velocity, h = trajectory.velocity, self._playback.period_s
-        way = np.zeros((len(velocity), 2))
-        ways = 0.5 * h * (velocity[:-1, vx] + velocity[1:, vx])
-        turns = 0.5 * h * (velocity[:-1, wz] + velocity[1:, wz])
-        heading = start[2] + np.cumsum(turns) - 0.5 * turns
-        way[1:, 0] = np.cumsum(ways * np.cos(heading))
-        way[1:, 1] = np.cumsum(ways * np.sin(heading))
-        return way + start[:2]
 
     def _base_breach(
         self, way: Float64, workspace: list[Region], keep_out: list[Region]
@@ -466,14 +458,14 @@ class Guard:
         self, last: Knot, knot: Knot, how: How, now_ns: int, observation: Observation
     ) -> Reason | None:
         """What forbids to send `knot` after `last`, braking from it included; None: nothing."""
-        if self._points is None and not self._base_regions:
+        radius = self._clear_radius
+        if self._blocked and how is How.play:
+            radius += RESUME_MARGIN
+        near = self._points is not None and self._within_reach(self._points, last, knot, radius)
+        if not near and not self._base_regions:
             return None
-        path = np.array([last.pose, *self._playback.brake_path(knot)])
-        assert self.robot.base is not None
-        if self._points is not None and self.robot.stopping is not None:
-            radius = self.robot.base.footprint_radius + self.robot.stopping.margin
-            if self._blocked and how is How.play:
-                radius += RESUME_MARGIN
+        path = np.concatenate(([last.pose], self._playback.brake_path(knot)))
+        if near and self._points is not None:
             way = np.concatenate((path[:-1:WAY_STRIDE, :2], path[-1:, :2]))
             if not is_clear(self._points, way, radius):
                 return Reason.obstacle_ahead
@@ -488,11 +480,22 @@ class Guard:
                 return found[0]
         return None
 
+    def _within_reach(self, points: Float64, last: Knot, knot: Knot, radius: float) -> bool:
+        """False if no point is so near that braking from `knot` could matter."""
+        vx = self._playback.vx
+        if vx is None or points.shape[1] == 0:
+            return False
+        v, a = abs(knot.velocity[vx]), abs(knot.acceleration[vx])
+        law = self._playback.laws[vx]
+        reach = radius + law.stopping_distance(v, a) + abs(last.velocity[vx]) * law.period_s
+        apart = np.square(points[0] - last.pose[0]) + np.square(points[1] - last.pose[1])
+        return bool(apart.min() < reach * reach)
+
     def _speed_limit(self, last: Knot, cursor: Cursor) -> float:
         """The driving speed (m/s) that leaves more than the stopping distance free; maybe inf."""
-        track, stopping, base = cursor.track, self.robot.stopping, self.robot.base
+        track, stopping, points = cursor.track, self.robot.stopping, self._points
         vx, wz = self._playback.vx, self._playback.wz
-        if track is None or stopping is None or base is None or self._points is None:
+        if track is None or stopping is None or points is None or points.shape[1] == 0:
             return inf
         assert vx is not None
         assert wz is not None
@@ -500,10 +503,10 @@ class Guard:
         law = self._playback.laws[vx]
         sign = 1.0 if planned > 0.0 else -1.0
         free = free_way(
-            moved_back(self._points, last.pose),
+            moved_back(points, last.pose),
             planned,
             track.motion(cursor.at + 1.0, wz)[0],
-            base.footprint_radius + stopping.margin,
+            self._clear_radius,
         ) - law.stopping_distance(sign * last.velocity[vx], sign * last.acceleration[vx])
         near_at = stopping.slow_distance * (SLOW_RELEASE if self._near else 1.0)
         self._near = free < near_at
@@ -607,6 +610,7 @@ class Guard:
             points = scanner.points(sample.data)
             self._scan, self._points = sample, None
             if points is not None:
+                points = points[:, np.square(points).sum(axis=0) < self._sight**2]
                 seen_from = self._pose_at(sample.stamp_ns - self.robot.actuation_delay_ns)
                 self._points = moved_back(points, between(seen_from, ORIGIN))
         return self._points is not None
@@ -761,6 +765,24 @@ class Guard:
         share = (time_ns - before.time_ns) / (after.time_ns - before.time_ns)
         x, y, yaw = (b + share * (a - b) for b, a in zip(before.pose, after.pose, strict=True))
         return x, y, yaw
+
+
+def _radii(robot: Robot, playback: Playback) -> tuple[float, float]:
+    """The circle (m) to be kept free, and how far (m) points of a scan can matter."""
+    if robot.base is None or robot.stopping is None or playback.vx is None:
+        return 0.0, 0.0
+    axis = robot.axes[playback.vx]
+    fastest = max(axis.velocity_max, -axis.velocity_min)
+    seconds = 1e-9 * (
+        robot.streams[robot.stopping.stream].max_age_ns
+        + robot.actuation_delay_ns
+        + 2 * robot.setpoint_period_ns
+        + robot.dead_man_ns
+    )
+    clear = robot.base.footprint_radius + robot.stopping.margin
+    ahead = playback.laws[playback.vx].stopping_distance(fastest, axis.acceleration)
+    slow = SLOW_RELEASE * robot.stopping.slow_distance
+    return clear, clear + RESUME_MARGIN + slow + ahead + fastest * seconds
 
 
 def _usable(stream: Stream, observation: Observation, now_ns: int) -> Sample | None:

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from enum import Enum
 from math import cos, floor, inf, sin
 
+import numpy as np
+
 from edge_wm.guard.axis import AxisLaw
 from edge_wm.guard.ranges import Pose
 from edge_wm.robot import Robot
-from edge_wm.types import Trajectory
+from edge_wm.types import Float64, Trajectory
 
 # An axis this near to a trajectory (as a share of what one period of full jerk changes) is on it.
 ON_TRACK = 1e-6
@@ -131,7 +133,7 @@ class Playback:
     def following(
         self, knot: Knot, cursor: Cursor, how: How, top_speed: float = inf
     ) -> tuple[Knot, Cursor, float]:
-        """The next knot, the cursor at it, and the share (0..1) of the planned speed.
+        """The next knot, the cursor at it, and the share (0..1) of the planned driving speed.
 
         top_speed: m/s, for the base's driving: where the plan is faster, all of it is played as
         much slower, so that the base stays on its path.
@@ -159,8 +161,10 @@ class Playback:
             motions.append(then)
             positions.append(p + self.period_s * (v + self.period_s / 6.0 * (2.0 * a + then[1])))
 
-        if track is None or how is How.brake:
-            efforts, scale = (0.0,) * len(self.laws), 0.0
+        if how is not How.play or track is None:
+            scale = 0.0
+        if how is How.brake or track is None:
+            efforts = (0.0,) * len(self.laws)
         else:
             efforts = tuple(track.effort(at, axis) for axis in range(len(self.laws)))
         velocity = tuple(v for v, _ in motions)
@@ -185,16 +189,34 @@ class Playback:
         heading = pose[2] + 0.5 * turn
         return pose[0] + way * cos(heading), pose[1] + way * sin(heading), pose[2] + turn
 
-    def brake_path(self, knot: Knot) -> list[Pose]:
-        """The poses of a base that brakes from `knot` to rest, one per period, `knot` first."""
-        path = [knot.pose]
-        motions = list(zip(knot.velocity, knot.acceleration, strict=True))
-        while any(v or a for v, a in motions):
-            following = [law.brake(v, a) for law, (v, a) in zip(self.laws, motions, strict=True)]
-            before = tuple(v for v, _ in motions)
-            path.append(self.driven(path[-1], before, tuple(v for v, _ in following)))
-            motions = following
-        return path
+    def brake_path(self, knot: Knot) -> Float64:
+        """(M, 3) poses of a base that brakes from `knot` to rest, one per period, `knot` first."""
+        assert self.vx is not None
+        assert self.wz is not None
+        columns = [
+            [knot.velocity[axis]]
+            + [
+                v
+                for v, _ in self.laws[axis].brake_way(knot.velocity[axis], knot.acceleration[axis])
+            ]
+            for axis in (self.vx, self.wz)
+        ]
+        velocity = np.zeros((2, max(map(len, columns))))
+        for row, column in zip(velocity, columns, strict=True):
+            row[: len(column)] = column
+        return driven_path(knot.pose, velocity[0], velocity[1], self.period_s)
+
+
+def driven_path(start: Pose, vx: Float64, wz: Float64, period_s: float) -> Float64:
+    """(N, 3) poses of a base at `start` whose velocities (N,) change linearly between knots."""
+    steps = 0.5 * period_s * np.stack([vx[:-1] + vx[1:], wz[:-1] + wz[1:]])
+    path = np.empty((len(vx), 3))
+    path[0] = start
+    path[1:, 2] = start[2] + np.cumsum(steps[1])
+    heading = path[:-1, 2] + 0.5 * steps[1]
+    path[1:, 0] = start[0] + np.cumsum(steps[0] * np.cos(heading))
+    path[1:, 1] = start[1] + np.cumsum(steps[0] * np.sin(heading))
+    return path
 
 
 def _toward(
