@@ -87,8 +87,7 @@ class WorldModel:
             name: choose(name, function.graphs, backend)
             for name, function in self._functions.items()
         }
-        rows = {name: largest_batch(manifest, name) for name in self._functions}
-        probe(bundle, chosen, threads=threads, rows=rows)
+        probe(bundle, chosen, threads=threads)
         self._graphs: dict[str, Graph] = {}
         for name, function in self._functions.items():
             digests = {str(kind): digest for kind, digest in function.graphs.items()}
@@ -96,7 +95,7 @@ class WorldModel:
             self._graphs[name] = load_graph(
                 blob, function, chosen[name], name=name, threads=threads
             )
-            warm_up(function, self._graphs[name], rows[name])
+            warm_up(function, self._graphs[name], largest_batch(manifest, name))
         require_reference(bundle, self._functions, manifest.reference, self._graphs)
         # function -> library and version that runs it, for the recording's header.
         self.backends: dict[str, str] = {name: g.backend for name, g in self._graphs.items()}

@@ -97,7 +97,7 @@ class _Request(msgspec.Struct, frozen=True):
     cases: tuple[_Case, ...]
     chosen: dict[str, str]  # function -> backend
     threads: int
-    rows: dict[str, int]  # function -> batch of its first run, 1 where it is not named
+    rows: dict[str, int]  # function -> the batch of its first run
     blobs: tuple[tuple[str, int], ...]  # digest and size, in the order in which they follow
 
 
@@ -107,20 +107,19 @@ def probe(
     chosen: Mapping[str, str],
     *,
     threads: int = 1,
-    rows: Mapping[str, int] | None = None,
     limits: Limits | None = None,
 ) -> None:
     """Try the graphs of `bundle` in a child process, unless this machine has passed them before.
 
-    chosen: function -> backend. rows: function -> the batch to run it with once, on zeros, before
-    its reference cases; 1 where it is not named.
+    chosen: function -> backend. Each is run once on zeros with the batch that planning will ask
+    for, then on its reference cases.
 
     Raises:
         ModelError: a graph was refused, gave wrong outputs, crashed or hung its library, or ran
             out of memory; the message says which function and what it was doing.
         BackendError: a library cannot be imported.
     """
-    request = _request(bundle, chosen, threads, rows or {})
+    request = _request(bundle, chosen, threads)
     remembered = _remembered(request)
     with contextlib.suppress(OSError):
         if remembered is not None and remembered.is_file():
@@ -169,9 +168,10 @@ def try_in_child(bundle: Blobs, request: _Request, limits: Limits) -> Outcome:
         return _outcome(status, _read(answers), _read(noise), limits)
 
 
-def _request(
-    bundle: Bundle, chosen: Mapping[str, str], threads: int, rows: Mapping[str, int]
-) -> _Request:
+def _request(bundle: Bundle, chosen: Mapping[str, str], threads: int) -> _Request:
+    from edge_wm.bundle.structure import largest_batch  # not in the child, see above
+
+    rows = {name: largest_batch(bundle.manifest, name) for name in chosen}
     functions = msgspec.convert(
         msgspec.to_builtins(bundle.manifest.functions), dict[str, _Function]
     )
@@ -180,7 +180,7 @@ def _request(
     for case in cases:
         digests += [*case.inputs.values(), *case.outputs.values()]
     blobs = tuple((digest, len(bundle.blob(digest))) for digest in dict.fromkeys(digests))
-    return _Request(functions, cases, dict(chosen), threads, dict(rows), blobs)
+    return _Request(functions, cases, dict(chosen), threads, rows, blobs)
 
 
 def _outcome(status: int | None, answers: str, noise: str, limits: Limits) -> Outcome:
@@ -290,7 +290,7 @@ def _child(parent: int, cpu_s: int, memory_bytes: int, output_bytes: int) -> Non
             graphs[name] = load_graph(blob, function, backend, name=name, threads=request.threads)
         for name, graph in graphs.items():
             say(doing=f"running function {name}")
-            warm_up(request.functions[name], graph, request.rows.get(name, 1))
+            warm_up(request.functions[name], graph, request.rows[name])
         ending = "wrong output"
         for number, case in enumerate(request.cases):
             say(doing=f"running function {case.function} on reference case {number}")

@@ -30,7 +30,6 @@ from edge_wm.bundle import (
 )
 from edge_wm.bundle.container import write_atomically
 from edge_wm.bundle.signatures import config_folder, public_key_text
-from edge_wm.bundle.structure import largest_batch
 from edge_wm.cli.opening import BackendOption, JsonOption, TrustOption
 from edge_wm.robot import find_robot, load_robot
 from edge_wm.types import Array
@@ -99,8 +98,7 @@ def verify(
         check_fit(manifest, load_robot(find_robot(robot)))
     names = {str(name): function for name, function in manifest.functions.items()}
     chosen = {name: choose(name, function.graphs, backend) for name, function in names.items()}
-    rows = max(largest_batch(manifest, name) for name in names)
-    probe(opened, chosen, rows=rows)
+    probe(opened, chosen)
     if as_json:
         typer.echo(json.dumps(_facts(opened) | {"verified": True, "backends": chosen}))
         return
