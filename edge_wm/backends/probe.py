@@ -59,7 +59,7 @@ class Limits:
 
     cpu_s: int = 30
     wall_s: float = 300.0  # far above cpu_s: a busy machine is not a broken model
-    memory_bytes: int = 2 << 30  # address space besides 16 times the blobs; a start takes 0.5 GiB
+    memory_bytes: int = 2 << 30  # address space, and 16 times the blobs; a start takes 0.2 GiB
     output_bytes: int = 1 << 20
 
 
