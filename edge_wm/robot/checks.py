@@ -218,11 +218,13 @@ class _Checker:
             if not part.joints:
                 self._fail(f"{path}.joints", "a list of joint names", part.joints, "name them")
             return (2, len(part.joints))
-        shape = tuple(part.shape or (6,))
+        shape = (6,) if part.shape is None else tuple(part.shape)
         if part.type == "image" and (len(shape) != 3 or shape[2] != 3):
             self._fail(f"{path}.shape", "[height, width, 3]", shape, "images are RGB")
         if part.type in ("range_scan", "vector") and len(shape) != 1:
             self._fail(f"{path}.shape", "a list of one number", shape, "the data is one row")
+        if part.type == "range_scan" and shape[0] < 2:
+            self._fail(f"{path}.shape", "at least [2]", shape, "a scan has several beams")
         if math.prod(shape) > 1 << 26:
             self._fail(f"{path}.shape", "at most 67108864 numbers", shape, "use a smaller mode")
         return shape
@@ -248,8 +250,6 @@ class _Checker:
                 part.range_max,
                 "correct the scanner's range (m)",
             )
-        if part.shape is not None and part.shape[0] < 2:
-            self._fail(f"{path}.shape", "at least [2]", part.shape, "a scan has several beams")
 
     def _unique(self, path: str, names: Sequence[str]) -> None:
         for index, name in enumerate(names):

@@ -305,8 +305,12 @@ def test_damaged_anywhere_without_a_foreign_exception() -> None:
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Every place in a document."""
     yield path
-    entries = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, entry in entries if isinstance(value, dict | list) else ():
+    entries: Any = ()
+    if isinstance(value, dict):
+        entries = value.items()
+    elif isinstance(value, list):
+        entries = enumerate(value)
+    for key, entry in entries:
         yield from places(entry, (*path, key))
 
 
