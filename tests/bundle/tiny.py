@@ -169,7 +169,8 @@ def tflite(
         graph.tensors.append(made)
     for op, ins, outs, options in operators:
         code = schema.OperatorCodeT()
-        code.builtinCode, code.version = getattr(schema.BuiltinOperator, op), 1
+        code.builtinCode = getattr(schema.BuiltinOperator, op)
+        code.version = 2 if op == "BROADCAST_TO" else 1
         code.deprecatedBuiltinCode = min(code.builtinCode, 127)
         made = schema.OperatorT()
         made.opcodeIndex, made.inputs, made.outputs = len(model.operatorCodes), ins, outs
