@@ -171,7 +171,7 @@ OPERATORS: Mapping[int, tuple[str, int, _Slots]] = {
     101: ("ABS", 78, {}),
     102: ("SPLIT_V", 79, {}),
     104: ("CEIL", 0, {}),
-    105: ("REVERSE_V2", 80, {}),
+    105: ("REVERSE_V2", 81, {}),
     108: ("COS", 84, {}),
     111: ("ELU", 0, {}),
     114: ("QUANTIZE", 89, {}),
