@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from guard.scenes import ARM, START_NS, arm_view, bump, motion_of, ready, rover_view, rover_with
 
 from edge_wm.guard import Guard
 from edge_wm.reasons import Reason
 from edge_wm.robot import Axis, Robot
 from edge_wm.types import Observation, Trajectory
+from guard.scenes import ARM, START_NS, arm_view, bump, motion_of, ready, rover_view, rover_with
 
 ROVER = rover_with(
     workspace="[{frame: odom, box: {lower: [-0.9, -0.8], upper: [0.9, 0.8]}}]",
@@ -337,9 +337,9 @@ class Oracle:
                 found.add(Reason.jerk_limit)
             if self.above(max(v_misses), seam * t) or self.above(max(p_misses), seam * t * t):
                 found.add(Reason.trajectory_malformed)
-            if self.case.effort is not None:
-                if self.above(max(map(abs, self.case.effort[:, i].tolist())), axis.effort_max):
-                    found.add(Reason.effort_limit)
+            efforts = [0.0] if self.case.effort is None else self.case.effort[:, i].tolist()
+            if self.above(max(map(abs, efforts)), axis.effort_max):
+                found.add(Reason.effort_limit)
         return found
 
     # ---- postures and places ------------------------------------------------------------------

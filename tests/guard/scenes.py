@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,12 +20,15 @@ ARM = load_robot(find_robot("arm"))
 
 
 def rover_with(**lines: str) -> Robot:
-    """The rover with top-level entries of its file replaced: `workspace="[...]"`."""
-    text = ROVER.text
-    for key, value in lines.items():
-        kept = [line for line in text.splitlines() if not line.startswith(f"{key}:")]
-        text = "\n".join([*kept, f"{key}: {value}"]) + "\n"
-    return parse_robot(text, "rover.yaml")
+    """The rover with top-level entries of its file replaced, or left out: `workspace="[...]"`."""
+    kept, inside = [], False
+    for line in ROVER.text.splitlines():
+        if line[:1] not in ("", " ", "#"):
+            inside = line.split(":")[0] in lines
+        if not inside:
+            kept.append(line)
+    kept += [f"{key}: {value}" for key, value in lines.items() if value]
+    return parse_robot("\n".join(kept) + "\n", "rover.yaml")
 
 
 def seen(stream: str, data: np.ndarray, now_ns: int, age_ns: int = 0) -> Seen:
@@ -104,7 +108,7 @@ def motion_of(
     """(N,) positions and velocities of an acceleration that is linear between knots; plain loop."""
     p, v = start
     ps, vs = [p], [v]
-    for a, b in zip(accelerations[:-1], accelerations[1:], strict=True):
+    for a, b in itertools.pairwise(accelerations):
         p += period_s * v + period_s**2 * (a / 3.0 + b / 6.0)
         v += period_s * (a + b) / 2.0
         ps.append(p)

@@ -6,6 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
+from edge_wm.modes import Mode
+from edge_wm.reasons import Reason
+from edge_wm.robot import Robot, parse_robot
+from edge_wm.types import Acceptance, Observation, Trajectory
 from guard.scenes import (
     ARM,
     ROVER,
@@ -21,11 +26,6 @@ from guard.scenes import (
     sweep,
     trajectory,
 )
-
-from edge_wm.modes import Mode
-from edge_wm.reasons import Reason
-from edge_wm.robot import Robot, parse_robot
-from edge_wm.types import Acceptance, Observation, Trajectory
 
 MS = 1_000_000
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from guard.scenes import ARM, ROVER
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_wm.guard.axis import AxisLaw, brake_ways
 from edge_wm.robot import Axis
+from guard.scenes import ARM, ROVER
 
 H = 0.01
 VX = ROVER.axes[0]
@@ -91,7 +92,7 @@ def test_braking_from_a_steady_speed_takes_the_textbook_time_and_way(axis: Axis,
     way = AxisLaw(axis, H).brake_way(speed, 0.0)
     assert time - 1e-9 <= len(way) * H <= time + 2 * H
     vs = [speed] + [v for v, _ in way]
-    length = sum((u + v) / 2 * H for u, v in zip(vs[:-1], vs[1:], strict=True))
+    length = sum((u + v) / 2 * H for u, v in itertools.pairwise(vs))
     assert speed * time / 2 - 1e-9 <= length <= speed * (time / 2 + 2 * H)
 
 
@@ -100,8 +101,8 @@ def test_stopping_distance_is_never_too_short(case: tuple[Axis, tuple[float, flo
     axis, (v, a) = case
     law = AxisLaw(axis, H)
     vs = [v] + [w[0] for w in law.brake_way(v, a)]
-    ahead = sum(max(u + w, 0.0) / 2 * H for u, w in zip(vs[:-1], vs[1:], strict=True))
-    length = sum(abs(u + w) / 2 * H for u, w in zip(vs[:-1], vs[1:], strict=True))
+    ahead = sum(max(u + w, 0.0) / 2 * H for u, w in itertools.pairwise(vs))
+    length = sum(abs(u + w) / 2 * H for u, w in itertools.pairwise(vs))
     assert ahead <= law.stopping_distance(v, a) + 1e-12
     assert length <= law.stopping_distance(abs(v), abs(a)) + 1e-12
 
