@@ -27,7 +27,7 @@ import numpy as np
 from edge_wm.errors import ModelError
 from edge_wm.types import Array
 
-MAX_FIELDS = 1_000_000
+MAX_FIELDS = 500_000
 MAX_NODES = 20_000
 MAX_RANK = 8
 MAX_TENSOR = 2**30  # numbers in one tensor
