@@ -15,7 +15,6 @@ from edge_wm.bundle.manifest import manifest_from
 from edge_wm.bundle.structure import check_graph
 from edge_wm.errors import ModelError
 
-
 MANIFEST = manifest_from(tiny.document()[0], "tiny")
 
 
