@@ -36,6 +36,10 @@ from edge_wm.types import Command, Float64, Proposal, Trajectory
 # velocity this small appears as 1e-8 SI in the acceleration at 100 Hz.
 SETTLED = 1e-12
 
+# A command from which braking takes longer is no command of any robot, and would hold up the tick
+# that finishes it; the guard takes no longer trajectory either.
+LONGEST_BRAKE_S = 20.0
+
 # A position axis that is behind its line catches up with this gain, 1/s (time constant 80 ms);
 # from far behind with the speed from which half the braking stops it in time.
 POSITION_GAIN = 12.0
@@ -62,7 +66,8 @@ def finish(
     outside (a limit was lowered, or it accelerates so hard that jerk cannot take it back in time)
     is led back as fast as jerk and acceleration allow.
 
-    Returns `Reason.trajectory_not_finite` where the proposal or the command is not finite.
+    Returns `Reason.trajectory_not_finite` where the proposal or the command is not finite, and
+    `Reason.trajectory_malformed` where braking from the command would take longer than 20 s.
 
     Raises:
         UsageError: proposal, command and axes do not have the same axes, or the period is longer
@@ -89,6 +94,11 @@ def finish(
         )
     if not (np.isfinite(proposal.actions).all() and np.isfinite(start).all()):
         return Reason.trajectory_not_finite
+    if any(
+        _brake_s(float(start[1, i]), float(start[2, i]), axis) > LONGEST_BRAKE_S
+        for i, axis in enumerate(axes)
+    ):
+        return Reason.trajectory_malformed
 
     if proposal.reason is not None:
         horizon = 0
@@ -236,6 +246,12 @@ def _brake(vs: list[float], accs: list[float], axis: Axis, period_s: float) -> N
         v, a = _step(v, a, 0.0, axis, period_s)
         vs.append(v)
         accs.append(a)
+
+
+def _brake_s(v: float, a: float, axis: Axis) -> float:
+    """An upper bound of the time to rest: jerk takes `a` back, then the braking of an S-curve."""
+    peak = abs(v) + a * a / (2.0 * axis.jerk)
+    return peak / axis.braking + (abs(a) + 2.0 * axis.braking) / axis.jerk
 
 
 def _can_stop(p: float, v: float, a: float, axis: Axis, period_s: float) -> bool:

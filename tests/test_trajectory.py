@@ -165,7 +165,7 @@ def velocity_cases(draw: st.DrawFn) -> tuple[tuple[Axis, ...], np.ndarray, Comma
             max_size=horizon * len(axes),
         )
     )
-    return tuple(axes), np.reshape(actions, (horizon, len(axes))), at(np.zeros(len(axes)), v, a)
+    return tuple(axes), np.reshape(actions, (horizon, len(axes))), at(np.full(len(axes), 9), v, a)
 
 
 @settings(max_examples=150)
@@ -431,6 +431,15 @@ def test_what_is_not_finite_is_a_reason(bad: float) -> None:
             period_ns=PERIOD_NS,
         )
         assert result is Reason.trajectory_not_finite
+
+
+@pytest.mark.parametrize(("v", "a"), [(1e9, 0.0), (0.0, -1e9), (1e200, 1e200), (39.7, 0.0)])
+def test_a_command_that_cannot_be_braked_in_20_s_is_a_reason(v: float, a: float) -> None:
+    result = finish(
+        proposal([0.1], (axis(),)), at(0.0, v, a), (axis(),), epoch=1, sequence=1, period_ns=10**7
+    )
+    assert result is Reason.trajectory_malformed
+    assert len(finished([0.1], (axis(),), at(0.0, 39.5, 0.0)).velocity) > 1800
 
 
 def test_what_does_not_fit_together_is_named() -> None:
