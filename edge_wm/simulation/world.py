@@ -30,8 +30,8 @@ from edge_wm.types import Bool, Float64
 # Worlds with this seed or a higher one are never trained on.
 HELD_BACK_SEED = 1_000_000
 
-LOOK_AHEAD = 1.1  # m: less than what 12 steps of 150 ms at 0.7 m/s cover (1.26 m)
-ROOM = 0.10  # m between the robot and an obstacle that a path must leave on each side
+LOOK_AHEAD = 0.5  # m: what a horizon of 1.8 s leaves at 0.7 m/s after a turn by 90 degrees
+ROOM = 0.15  # m between the robot and an obstacle that a path must leave on each side
 CELL = 0.08  # m, the grid that reachability is checked on
 WALL_HEIGHT = 0.6  # m
 WALL_THICKNESS = 0.10  # m

@@ -291,9 +291,7 @@ def by_torch(model: WorldModel, name: str, inputs: dict[str, np.ndarray]) -> dic
         motion = x["odometry"][:, [3, 5]]
         found = (z, motion, x["odometry"][:, :3], *model.heads(z, motion))
     elif name == "dynamics":
-        z, motion, mean, risk, clearance = model.dynamics(
-            x["z"], x["motion"], x["action"], x["dt"]
-        )
+        z, motion, mean, risk, clearance = model.dynamics(x["z"], x["motion"], x["action"], x["dt"])
         found = (z, motion, along_arc(x["pose"], mean, x["dt"]), risk, clearance)
     else:
         found = (model.decoder(x["z"]),)

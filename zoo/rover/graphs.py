@@ -283,9 +283,7 @@ class _TfliteWriter:
             shape = [self._batch if size == -1 else size for size in o.output.shape]
             options = tfl.ReshapeOptionsT()
             options.newShape = shape
-            self._operator(
-                "RESHAPE", [*x, self._constant(np.array(shape, np.int32))], y, options
-            )
+            self._operator("RESHAPE", [*x, self._constant(np.array(shape, np.int32))], y, options)
         elif o.kind == "cast":
             options = tfl.CastOptionsT()
             options.inDataType = TFLITE_TYPES[o.inputs[0].dtype]

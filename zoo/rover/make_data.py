@@ -1,6 +1,6 @@
 """Drive the simulated rover about and keep what it sees, does and suffers.
 
-    python zoo/rover/make_data.py --episodes 900 --out zoo/rover/work/data [--seed 0] [--jobs 2]
+    python zoo/rover/make_data.py --episodes 1600 --out zoo/rover/work/data [--seed 0] [--jobs 2]
 
 Each episode is another world (none with a seed >= HELD_BACK_SEED) with sensor noise, jitter and
 the actuation delay on. The driver mixes six ways of moving; what matters is that it goes where
@@ -28,7 +28,7 @@ from edge_wm.robot import Robot, find_robot, load_robot
 from edge_wm.simulation import Disturbances, RoverSimulation
 from edge_wm.types import Sample, Setpoint
 
-EPISODE_S = 8.0
+EPISODE_S = 5.0
 SETTLE_S = 0.3
 COLUMNS = {
     "image": ((64, 64, 3), np.uint8),
@@ -39,6 +39,7 @@ COLUMNS = {
     "pose": ((3,), np.float32),  # true x, y, yaw in the odometry frame
     "clearance": ((), np.float32),  # true, m from the footprint to the nearest obstacle
     "contact": ((), np.float32),  # share of the stretch that was spent touching something
+    "ranges": ((41,), np.float32),  # m, the scan's front 120 degrees, right to left; at most 3
     "target": ((2,), np.float32),  # vx, wz that the driver wanted, mean over the stretch
     "commanded": ((2,), np.float32),  # the same after the limits on acceleration
 }
@@ -48,7 +49,7 @@ class Driver:
     """Chooses twist targets: a new way of moving every second or so."""
 
     WAYS = ("wander", "seek", "zigzag", "retreat", "turn", "goal")
-    SHARES = (0.22, 0.33, 0.18, 0.07, 0.07, 0.13)
+    SHARES = (0.20, 0.38, 0.18, 0.07, 0.06, 0.11)
 
     def __init__(self, simulation: RoverSimulation, generator: np.random.Generator) -> None:
         self._simulation = simulation
@@ -120,6 +121,7 @@ def episode(robot: Robot, number: int, seed: int) -> dict[str, np.ndarray]:
     brakes = rates[:, 1].copy()
     log: list[list[float]] = []
     frames: list[Sample] = []
+    scans: list[Sample] = []
     odometry, measured = Odometry(robot), []
     command = np.zeros(2)
     with RoverSimulation(robot, number, seed=seed, disturbances=Disturbances()) as simulation:
@@ -129,6 +131,8 @@ def episode(robot: Robot, number: int, seed: int) -> dict[str, np.ndarray]:
             for sample in simulation.step_to(now_ns):
                 if sample.stream == "camera":
                     frames.append(sample)
+                if sample.stream == "scan":
+                    scans.append(sample)
                 derived = odometry.push(sample)
                 if derived is not None:
                     measured.append(derived)
@@ -149,11 +153,16 @@ def episode(robot: Robot, number: int, seed: int) -> dict[str, np.ndarray]:
                 [now_s, *truth.odom_pose, *truth.twist, truth.clearance, truth.contact_ns * 1e-9]
                 + [*target, *command]
             )
-    return _rows(np.array(log), frames, measured, number, delay_s)
+    return _rows(np.array(log), frames, scans, measured, number, delay_s)
 
 
 def _rows(
-    log: np.ndarray, frames: list[Sample], measured: list[Sample], number: int, delay_s: float
+    log: np.ndarray,
+    frames: list[Sample],
+    scans: list[Sample],
+    measured: list[Sample],
+    number: int,
+    delay_s: float,
 ) -> dict[str, np.ndarray]:
     """The truth and the commands at, and between, the camera's stamps."""
     now = log[:, 0]
@@ -174,6 +183,9 @@ def _rows(
 
     known = np.array([s.stamp_ns for s in measured]) * 1e-9
     twists = np.array([s.data[[3, 5]] for s in measured], np.float32)
+    scanned = np.array([s.stamp_ns for s in scans]) * 1e-9
+    nearest = np.abs(stamps[:, None] - scanned).argmin(axis=1)
+    front = np.stack([s.data[40:81] for s in scans])[nearest]
     truth = at(log[:, 1:8], stamps)
     touched = np.concatenate([[0.0], np.diff(truth[:, 6]) / np.diff(stamps)])
     return {
@@ -185,6 +197,7 @@ def _rows(
         "pose": truth[:, :3].astype(np.float32),
         "clearance": truth[:, 5].astype(np.float32),
         "contact": np.clip(touched, 0.0, 1.0).astype(np.float32),
+        "ranges": np.minimum(front, 3.0).astype(np.float32),
         "target": mean(log[:, 8:10]).astype(np.float32),
         "commanded": mean(log[:, 10:12]).astype(np.float32),
     }
@@ -204,7 +217,7 @@ def _work(task: tuple[int, int, int, int, Path]) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--episodes", type=int, default=900)
+    parser.add_argument("--episodes", type=int, default=1600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--out", type=Path, default=Path("zoo/rover/work/data"))

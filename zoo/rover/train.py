@@ -170,12 +170,14 @@ def losses(
         z, motion, mean, risk, clearance = model.dynamics(
             z, motion, batch.action[:, step], batch.dt[:, step]
         )
-        found["risk"] = found["risk"] + F.binary_cross_entropy_with_logits(
-            risk[:, 0], batch.contact[:, step]
-        ) / HORIZON
-        found["clearance"] = found["clearance"] + F.smooth_l1_loss(
-            clearance[:, 0], batch.clearance[:, step + 1], beta=0.1
-        ) / HORIZON
+        found["risk"] = (
+            found["risk"]
+            + F.binary_cross_entropy_with_logits(risk[:, 0], batch.contact[:, step]) / HORIZON
+        )
+        found["clearance"] = (
+            found["clearance"]
+            + F.smooth_l1_loss(clearance[:, 0], batch.clearance[:, step + 1], beta=0.1) / HORIZON
+        )
         error = torch.cat([motion - batch.true_motion[:, step], mean - batch.twist[:, step]], 1)
         found["motion"] = found["motion"] + (error / size.repeat(2)).square().mean() / HORIZON
         if step in chosen:
@@ -196,7 +198,9 @@ def evaluate(model: WorldModel, data: Data, windows: int = 2048) -> dict[str, li
     generator = np.random.default_rng(1)
     start = generator.choice(data.windows["held back"], windows)
     batch = data.batch(start, generator, plain=True)
-    z = now = torch.cat([model.encoder(batch.images(0)[i : i + 256]) for i in range(0, windows, 256)])
+    z = now = torch.cat(
+        [model.encoder(batch.images(0)[i : i + 256]) for i in range(0, windows, 256)]
+    )
     motion, pose = batch.motion, data.pose[batch.index[:, 0]]
     _, clearance_now = model.heads(z, motion)
     result: dict[str, list[float]] = {
