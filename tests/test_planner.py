@@ -1,0 +1,686 @@
+"""Tests edge_wm.planner: known optima, obstacles, bounds, budgets, warm start, repeatability."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from math import inf, nan
+
+import numpy as np
+import pytest
+
+from edge_wm import planner as room
+from edge_wm.errors import UsageError
+from edge_wm.planner import (
+    ClockBudget,
+    CountBudget,
+    Planner,
+    PlannerSettings,
+    RecordedBudget,
+    make_planner,
+)
+from edge_wm.reasons import Reason
+from edge_wm.robot import Axis
+from edge_wm.types import Belief, Float32, Motion, PolicyProposal, PoseGoal, Proposal, Rollout
+
+STEP_NS = 150_000_000
+PLAN_NS = 50_000_000
+GOAL = PoseGoal(0.0, 0.0)
+PLENTY = 10**6
+
+DEFAULTS = PlannerSettings(
+    kind="mppi",
+    horizon=12,
+    step_ns=STEP_NS,
+    candidates=128,
+    iterations=2,
+    elites=32,
+    noise_std=(0.3, 0.3),
+    temperature=0.05,
+    noise_beta=2.0,
+)
+
+
+def axis(name: str, kind: str = "velocity", most: float = 1.0) -> Axis:
+    return Axis(
+        name=name,
+        kind=kind,
+        unit="m/s",
+        position_min=-most,
+        position_max=most,
+        velocity_min=-most,
+        velocity_max=most,
+        acceleration=1.0,
+        braking=1.0,
+        jerk=10.0,
+        effort_max=most,
+        rest_speed=0.01,
+    )
+
+
+AXES = (axis("x"), axis("y"))
+
+
+def belief(stamp_ns: int = 0, **tensors: object) -> Belief:
+    return Belief(stamp_ns, {name: np.asarray(value) for name, value in tensors.items()})
+
+
+def scored(score: Callable[[Float32], np.ndarray]) -> Callable[..., Rollout]:
+    """A rollout function that costs what `score` says of actions (K, H, A)."""
+
+    def rollout(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+        cost = score(actions).astype(np.float32)
+        return Rollout(cost, np.zeros(len(actions), bool), {"all": cost})
+
+    return rollout
+
+
+def distance_to(target: np.ndarray) -> Callable[..., Rollout]:
+    return scored(lambda actions: ((actions - target) ** 2).sum(axis=(1, 2)))
+
+
+def plan(planner: Planner, rollout: Callable[..., Rollout], **changes: object) -> Proposal:
+    here = changes.pop("here", belief(int(changes.pop("at_ns", 0))))
+    budget = changes.pop("budget", CountBudget(PLENTY))
+    return planner.propose(here, GOAL, rollout, budget, stamp_ns=-5, **changes)
+
+
+def planner_of(axes: tuple[Axis, ...] = AXES, seed: int = 1, **changes: object) -> Planner:
+    changes.setdefault("noise_std", (0.3,) * len(axes))
+    made = make_planner(replace(DEFAULTS, **changes), axes)
+    made.reset(seed)
+    return made
+
+
+# ---- problems with a known optimum --------------------------------------------------------
+# A double integrator, x = (position, velocity), u = acceleration, step 0.15 s.
+DRIFT = np.array([[1.0, 0.15], [0.0, 1.0]])
+PUSH = np.array([[0.5 * 0.15**2], [0.15]])
+STATE_COST, ACTION_COST, END_COST = np.diag([1.0, 0.1]), np.array([[0.1]]), np.diag([20.0, 4.0])
+
+
+def double_integrator(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+    x = np.tile(belief.tensors["x"], (len(actions), 1))
+    cost = np.zeros(len(actions))
+    for h in range(actions.shape[1]):
+        u = actions[:, h].astype(np.float64)
+        cost += np.einsum("ki,ij,kj->k", x, STATE_COST, x) + ACTION_COST[0, 0] * u[:, 0] ** 2
+        x = x @ DRIFT.T + u @ PUSH.T
+    cost += np.einsum("ki,ij,kj->k", x, END_COST, x)
+    return Rollout(cost.astype(np.float32), np.zeros(len(actions), bool))
+
+
+def riccati(horizon: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """Feedback gains for h = 0, 1, .. and the cost-to-go matrix at h = 0 (Bellman, backwards)."""
+    to_go, gains = END_COST, []
+    for _ in range(horizon):
+        gain = np.linalg.solve(ACTION_COST + PUSH.T @ to_go @ PUSH, PUSH.T @ to_go @ DRIFT)
+        to_go = STATE_COST + DRIFT.T @ to_go @ (DRIFT - PUSH @ gain)
+        gains.insert(0, gain)
+    return gains, to_go
+
+
+@pytest.mark.parametrize(
+    ("within", "changes"),
+    [
+        (1.015, {"kind": "mppi", "temperature": 0.02}),
+        (1.005, {"kind": "cem", "elites": 12}),
+        (1.005, {"kind": "cem", "elites": 12, "momentum": 0.1}),
+        (1.001, {"kind": "mppi", "temperature": 0.02, "noise_beta": 0.0}),
+    ],
+    ids=["mppi", "cem", "icem", "white"],
+)
+def test_it_finds_the_optimum_of_the_linear_quadratic_problem(
+    within: float, changes: dict[str, object]
+) -> None:
+    push = axis("push", most=10.0)
+    planner = planner_of((push,), iterations=30, noise_std=(1.0,), **changes)
+    x = np.array([1.0, -0.4])
+    proposal = plan(planner, double_integrator, here=belief(x=x))
+    gains, to_go = riccati(12)
+    optimum = x @ to_go @ x
+    assert optimum * (1 - 1e-6) <= proposal.cost <= optimum * within
+    assert proposal.actions[0] == pytest.approx(-gains[0] @ x, abs=0.25)
+
+
+def test_planning_again_and_again_drives_the_double_integrator_to_rest() -> None:
+    """Every 50 ms from the last plan, with two iterations: close to what the optimum costs."""
+    planner = planner_of((axis("push", most=10.0),), noise_std=(1.0,))
+    third = np.array([[1.0, 0.05], [0.0, 1.0]]), np.array([[0.5 * 0.05**2], [0.05]])
+    costs = []
+    for optimal in (False, True):
+        x, cost = np.array([1.0, -0.4]), 0.0
+        gain = riccati(12)[0][0]
+        for k in range(80):
+            if optimal:
+                u = -gain @ x
+            else:
+                here = belief(k * PLAN_NS, x=x)
+                u = plan(planner, double_integrator, here=here).actions[0].astype(np.float64)
+            cost += x @ STATE_COST @ x + ACTION_COST[0, 0] * u[0] ** 2
+            x = third[0] @ x + third[1] @ u
+        assert np.abs(x).max() < 0.05
+        costs.append(cost)
+    assert costs[0] < 1.05 * costs[1]
+
+
+# ---- two ways around an obstacle ----------------------------------------------------------
+PILLAR, RADIUS = np.array([0.8, 0.0]), 0.3
+
+
+def around_the_pillar(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+    """A point that is moved by its velocity towards (1.6, 0); inside the pillar is infeasible."""
+    path = belief.tensors["x"] + 0.15 * np.cumsum(actions, axis=1, dtype=np.float64)
+    before = np.concatenate((np.tile(belief.tensors["x"], (len(path), 1, 1)), path[:, :-1]), axis=1)
+    between = before[:, :, None] + (path - before)[:, :, None] * np.linspace(0, 1, 5)[:, None]
+    inside = (np.linalg.norm(between - PILLAR, axis=-1) < RADIUS).any(axis=(1, 2))
+    far = np.linalg.norm(path - [1.6, 0.0], axis=-1)
+    cost = far.sum(axis=1) + 4.0 * far[:, -1] + 0.01 * (actions**2).sum(axis=(1, 2))
+    return Rollout(np.where(inside, inf, cost).astype(np.float32), inside)
+
+
+@pytest.mark.parametrize("kind", ["mppi", "cem"])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_answer_goes_around_an_obstacle_and_never_between_two_ways(
+    kind: str, seed: int
+) -> None:
+    planner = planner_of(seed=seed, kind=kind, noise_std=(0.5, 0.5), temperature=0.5)
+    x = np.zeros(2)
+    for k in range(90):
+        here = belief(k * PLAN_NS, x=x)
+        proposal = plan(planner, around_the_pillar, here=here)
+        assert proposal.reason is None
+        # what is proposed was rolled out: it costs what it says, and is feasible
+        again = around_the_pillar(here, proposal.actions[None], GOAL, 0)
+        assert again.cost[0] == proposal.cost
+        assert not again.infeasible[0]
+        x = x + 0.05 * proposal.actions[0].astype(np.float64)
+        assert np.linalg.norm(x - PILLAR) >= RADIUS
+    assert np.linalg.norm(x - [1.6, 0.0]) < 0.1
+
+
+def test_the_mean_of_two_good_ways_is_not_the_answer() -> None:
+    """Only actions near +0.8 and near -0.8 are feasible: the elites' mean is between them."""
+
+    def rollout(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+        off = np.abs(np.abs(actions[:, 0, 0]) - 0.8)
+        return Rollout(off.astype(np.float32), off > 0.15)
+
+    for kind in ("mppi", "cem"):
+        planner = planner_of(kind=kind, noise_std=(0.8, 0.3), iterations=3, temperature=10.0)
+        for k in range(5):
+            proposal = plan(planner, rollout, at_ns=k * PLAN_NS)
+            assert abs(abs(proposal.actions[0, 0]) - 0.8) <= 0.15
+
+
+# ---- bounds -------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", ["velocity", "twist", "position", "effort"])
+def test_every_candidate_is_within_the_axis_bounds(kind: str) -> None:
+    narrow = replace(
+        axis("narrow", kind),
+        **{
+            "position": {"position_min": -0.1, "position_max": 0.4},
+            "effort": {"effort_max": 0.25},
+        }.get(kind, {"velocity_min": -0.1, "velocity_max": 0.4}),
+    )
+    low, high = (-0.25, 0.25) if kind == "effort" else (-0.1, 0.4)
+    seen: list[Float32] = []
+
+    def rollout(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+        assert actions.dtype == np.float32
+        assert actions.flags.c_contiguous
+        seen.append(actions)
+        return Rollout(-actions.sum(axis=(1, 2)), np.zeros(len(actions), bool))
+
+    planner = planner_of((narrow,), noise_std=(5.0,), policy_candidates=10)
+    planner.commit(
+        Motion(("narrow",), np.array([0, 1]), np.array([[0.2], [0.3]]), np.zeros((2, 1)))
+    )
+    wild = PolicyProposal(np.full((12, 1), 9.0, np.float32), np.ones((12, 1), np.float32))
+    proposal = plan(planner, rollout, policy=wild)
+    every = np.concatenate(seen)
+    assert every.min() == np.float32(low)
+    assert every.max() == np.float32(high)
+    assert (proposal.actions == np.float32(high)).mean() > 0.9
+
+
+def test_an_unbounded_position_axis_is_not_clipped() -> None:
+    free = replace(axis("free", "position"), position_min=-inf, position_max=inf)
+    planner = planner_of((free,), noise_std=(1.0,), iterations=40)
+    planner.commit(Motion(("free",), np.array([0]), np.array([[7.0]]), np.zeros((1, 1))))
+    proposal = plan(planner, distance_to(np.array([9.5])))
+    assert proposal.actions == pytest.approx(9.5, abs=0.2)
+
+
+# ---- NaN, infinity, infeasible ------------------------------------------------------------
+@pytest.mark.parametrize("bad", [nan, inf, -inf])
+def test_a_cost_that_is_not_finite_never_wins(bad: float) -> None:
+    def rollout(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+        cost = np.abs(actions - 0.2).sum(axis=(1, 2))
+        cost[::3] = bad
+        return Rollout(cost, np.zeros(len(actions), bool))
+
+    proposal = plan(planner_of(), rollout)
+    assert np.isfinite(proposal.cost)
+    assert np.isfinite(proposal.actions).all()
+    assert proposal.infeasible == 2 * 43
+
+
+def test_an_infeasible_candidate_never_wins_even_at_the_lowest_cost() -> None:
+    def rollout(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+        positive = actions[:, 0, 0] > 0
+        return Rollout(np.where(positive, -1e6, 1.0).astype(np.float32), positive)
+
+    proposal = plan(planner_of(), rollout)
+    assert proposal.cost == 1.0
+    assert proposal.actions[0, 0] <= 0
+
+
+def test_one_feasible_candidate_is_enough() -> None:
+    def rollout(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+        infeasible = np.ones(len(actions), bool)
+        infeasible[77] = False
+        return Rollout(np.zeros(len(actions), np.float32), infeasible)
+
+    proposal = plan(planner_of(), rollout)
+    assert proposal.reason is None
+    assert proposal.infeasible == 2 * 127
+
+
+@pytest.mark.parametrize("bad", [nan, inf])
+def test_without_a_feasible_candidate_it_stands_still_and_says_so(bad: float) -> None:
+    planner = planner_of()
+    good = distance_to(np.array([0.5, -0.2]))
+    assert plan(planner, good).reason is None
+    proposal = plan(planner, scored(lambda a: np.full(len(a), bad)), at_ns=PLAN_NS)
+    assert proposal.reason is Reason.no_feasible_candidate
+    assert proposal.cost == inf
+    assert not proposal.actions.any()
+    assert proposal.actions.shape == (12, 2)
+    assert proposal.infeasible == proposal.candidates == 256
+    assert proposal.terms == {}
+    assert plan(planner, good, at_ns=2 * PLAN_NS).reason is None
+
+
+def test_a_later_iteration_may_find_what_the_first_did_not() -> None:
+    asked = []
+
+    def rollout(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+        asked.append(actions)
+        return Rollout(np.zeros(len(actions), np.float32), np.full(len(actions), len(asked) < 3))
+
+    proposal = plan(planner_of(iterations=3), rollout)
+    assert proposal.reason is None
+    assert proposal.iterations == 3
+
+
+# ---- what is always looked at -------------------------------------------------------------
+def test_the_last_answer_and_standing_still_are_candidates() -> None:
+    batches: list[Float32] = []
+
+    def rollout(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+        batches.append(actions)
+        return distance_to(np.array([0.5, 0.5]))(belief, actions, goal, seed)
+
+    planner = planner_of()
+    first = plan(planner, rollout)
+    assert not batches[0][:2].any()
+    plan(planner, rollout, at_ns=0)
+    np.testing.assert_array_equal(batches[2][0], first.actions)
+    assert not batches[2][1].any()
+
+
+def test_standing_still_wins_where_all_motion_is_worse() -> None:
+    proposal = plan(planner_of(), scored(lambda a: np.abs(a).sum(axis=(1, 2))))
+    assert not proposal.actions.any()
+    assert proposal.cost == 0.0
+
+
+def test_a_position_axis_stands_still_where_it_is() -> None:
+    axes = (axis("joint", "position"), axis("wheel"))
+    planner = planner_of(axes)
+    with pytest.raises(UsageError) as missing:
+        plan(planner, distance_to(np.zeros(2)))
+    assert str(missing.value) == (
+        "planner.propose: axes of kind position stand still where they are, and the planner was "
+        "not told where; call planner.commit(guard.committed(...)) first"
+    )
+    motion = Motion(
+        ("wheel", "joint"),
+        np.array([0, 10]),
+        np.array([[3.0, 0.25], [4.0, 0.5]]),
+        np.zeros((2, 2)),
+    )
+    planner.commit(motion)
+    proposal = plan(planner, scored(lambda a: np.full(len(a), nan)))
+    np.testing.assert_array_equal(proposal.actions, np.tile(np.float32([0.25, 0.0]), (12, 1)))
+
+
+def test_the_policy_s_mean_and_samples_are_candidates() -> None:
+    mean = np.random.default_rng(3).uniform(-0.6, 0.6, (12, 2)).astype(np.float32)
+    std = np.full((12, 2), 0.1, np.float32)
+    batches: list[Float32] = []
+
+    def rollout(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+        batches.append(actions)
+        return distance_to(mean)(belief, actions, goal, seed)
+
+    planner = planner_of(policy_candidates=40, candidates=200)
+    proposal = plan(planner, rollout, policy=PolicyProposal(mean, std))
+    np.testing.assert_array_equal(batches[0][2], mean)
+    np.testing.assert_array_equal(proposal.actions, mean)
+    off = batches[0][3:42] - mean
+    assert 0.08 < off.std() < 0.12
+    # the others are not the policy's
+    assert np.abs(batches[0][42:] - mean).mean() > 0.2
+    for bad in (nan, inf):
+        broken = PolicyProposal(np.full((12, 2), bad, np.float32), std)
+        without = plan(planner_of(), rollout, policy=broken)
+        assert np.isfinite(batches[-2]).all()
+        assert np.isfinite(without.cost)
+
+
+def test_policy_candidates_leave_room_for_the_two_that_are_always_there() -> None:
+    planner = planner_of(candidates=4, elites=4, policy_candidates=2)
+    mean = np.full((12, 2), 0.5, np.float32)
+    policy = PolicyProposal(mean, np.zeros((12, 2), np.float32))
+    assert plan(planner, distance_to(mean), policy=policy).cost == 0.0
+
+
+# ---- budgets ------------------------------------------------------------------------------
+def test_the_budget_is_asked_before_every_iteration_but_the_first() -> None:
+    rollout = distance_to(np.array([0.3, -0.3]))
+    for allowed, iterations, answers in (
+        (0, 1, (False,)),
+        (1, 2, (True, False)),
+        (2, 3, (True, True, False)),
+        (3, 4, (True, True, True)),
+        (9, 4, (True, True, True)),
+    ):
+        proposal = plan(planner_of(iterations=4), rollout, budget=CountBudget(allowed))
+        assert (proposal.iterations, proposal.answers) == (iterations, answers)
+        assert proposal.candidates == 128 * iterations
+    assert plan(planner_of(iterations=1), rollout, budget=CountBudget(0)).answers == ()
+
+
+def test_more_iterations_never_cost_more() -> None:
+    rollout = distance_to(np.random.default_rng(0).uniform(-0.8, 0.8, (12, 2)))
+    costs = [
+        plan(planner_of(iterations=12), rollout, budget=CountBudget(more)).cost
+        for more in range(12)
+    ]
+    assert all(later <= earlier for earlier, later in pairwise(costs))
+    assert costs[-1] < 0.8 * costs[0]
+
+
+def test_recorded_answers_give_the_same_bits() -> None:
+    rollout = distance_to(np.random.default_rng(1).uniform(-0.8, 0.8, (12, 2)))
+    live, again = planner_of(iterations=5), planner_of(iterations=5)
+    for k in range(6):
+        one = plan(live, rollout, at_ns=k * PLAN_NS, budget=CountBudget(k % 4))
+        two = plan(again, rollout, at_ns=k * PLAN_NS, budget=RecordedBudget(one.answers))
+        same(one, two)
+    assert RecordedBudget(()).more() is False
+
+
+def test_the_clock_s_budget_expects_the_next_iteration_to_take_as_long_as_the_longest() -> None:
+    for deadline_ns, expected in (
+        (199, [False]),
+        (200, [True, False]),
+        (279, [True, False]),
+        (280, [True, True, False]),
+        (329, [True, True, False]),
+        (330, [True, True, True, False]),
+        (419, [True, True, True, False]),
+        (420, [True, True, True, True]),
+    ):
+        # iterations of 100, 80, 50 and 90 ns
+        times = iter([1000, 1100, 1180, 1230, 1320])
+        budget = ClockBudget(1000 + deadline_ns, lambda times=times: next(times))
+        answers = []
+        for _ in expected:
+            answers.append(budget.more())
+        assert answers == expected
+
+
+# ---- repeatability ------------------------------------------------------------------------
+def same(one: Proposal, two: Proposal) -> None:
+    np.testing.assert_array_equal(one.actions, two.actions)
+    assert replace(one, actions=two.actions) == two
+
+
+def test_the_same_seed_and_calls_give_the_same_bits_and_another_seed_others() -> None:
+    rollout = distance_to(np.random.default_rng(1).uniform(-0.8, 0.8, (12, 2)))
+    runs = []
+    planner = planner_of()
+    for seed in (5, 5, 6, 2**64 - 1):
+        planner.reset(seed)
+        runs.append([plan(planner, rollout, at_ns=k * PLAN_NS) for k in range(5)])
+    for one, two in zip(runs[0], runs[1], strict=True):
+        same(one, two)
+    assert all(
+        (one.actions != two.actions).any() for one, two in zip(runs[0], runs[2], strict=True)
+    )
+
+
+def test_every_plan_has_a_seed_of_its_own_and_its_iterations_share_it() -> None:
+    seeds: list[int] = []
+
+    def rollout(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+        seeds.append(seed)
+        return Rollout(np.zeros(len(actions), np.float32), np.zeros(len(actions), bool))
+
+    planner = planner_of(iterations=3)
+    for _ in range(4):
+        plan(planner, rollout)
+    assert [seeds[i] for i in range(0, 12, 3)] == list(dict.fromkeys(seeds))
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_the_first_random_numbers_are_those_of_philox() -> None:
+    """Golden: Philox 4x64 with key (seed, plan) from its definition, so other machines agree."""
+    seeds: list[int] = []
+
+    def rollout(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+        seeds.append(seed)
+        return Rollout(np.zeros(len(actions), np.float32), np.zeros(len(actions), bool))
+
+    planner = planner_of(seed=42, iterations=1)
+    for plans in range(3):
+        plan(planner, rollout)
+        assert seeds[-1] == philox_4x64(counter=1, key=(42, plans)) >> 1
+
+
+def philox_4x64(counter: int, key: tuple[int, int]) -> int:
+    """The first word of a block (Salmon et al. 2011, "Parallel random numbers")."""
+    mask = 2**64 - 1
+    x, k = [counter, 0, 0, 0], list(key)
+    for _ in range(10):
+        a, b = x[0] * 0xD2E7470EE14C6C93, x[2] * 0xCA5A826395121157
+        x = [(b >> 64) ^ x[1] ^ k[0], b & mask, (a >> 64) ^ x[3] ^ k[1], a & mask]
+        k = [(k[0] + 0x9E3779B97F4A7C15) & mask, (k[1] + 0xBB67AE8584CAA73B) & mask]
+    return x[0]
+
+
+def test_the_order_in_which_candidates_are_rolled_out_does_not_matter() -> None:
+    rollout = distance_to(np.random.default_rng(1).uniform(-0.8, 0.8, (12, 2)))
+    generator = np.random.default_rng(9)
+
+    def scattered(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+        cost, terms = np.empty(len(actions), np.float32), np.empty(len(actions), np.float32)
+        for tile in np.array_split(generator.permutation(len(actions)), 7):
+            part = rollout(belief, actions[tile], goal, seed)
+            cost[tile], terms[tile] = part.cost, part.terms["all"]
+        return Rollout(cost, np.zeros(len(actions), bool), {"all": terms})
+
+    one, two = planner_of(), planner_of()
+    for k in range(4):
+        same(plan(one, rollout, at_ns=k * PLAN_NS), plan(two, scattered, at_ns=k * PLAN_NS))
+
+
+def test_of_equal_candidates_the_first_wins() -> None:
+    proposal = plan(planner_of(), scored(lambda a: np.zeros(len(a))))
+    assert not proposal.actions.any()  # the mean of a cold start, before all noise
+
+
+def test_the_proposal_says_what_it_is() -> None:
+    proposal = plan(planner_of(), distance_to(np.array([0.1, 0.1])), at_ns=123)
+    assert (proposal.stamp_ns, proposal.apply_at_ns, proposal.step_ns) == (-5, 123, STEP_NS)
+    assert proposal.axes == ("x", "y")
+    assert proposal.terms == {"all": proposal.cost}
+    assert proposal.actions.shape == (12, 2)
+    assert proposal.actions.dtype == np.float32
+    assert proposal.actions.flags.c_contiguous
+
+
+# ---- warm start ---------------------------------------------------------------------------
+@pytest.mark.parametrize("passed_ms", [0, 1, 50, 75, 149, 150, 200, 450, 1650, 1799])
+def test_the_last_answer_is_moved_on_by_the_time_that_passed(passed_ms: int) -> None:
+    """Each new step's first candidate is the mean of the old plan over its span, ms by ms."""
+    target = np.random.default_rng(2).uniform(-0.8, 0.8, (12, 2))
+    batches: list[Float32] = []
+
+    def rollout(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+        batches.append(actions)
+        return distance_to(target)(belief, actions, goal, seed)
+
+    planner = planner_of()
+    old = plan(planner, rollout, at_ns=10**9).actions
+    plan(planner, rollout, at_ns=10**9 + passed_ms * 10**6)
+    each_ms = np.concatenate((np.repeat(old, 150, axis=0), np.tile(old[-1], (5000, 1))))
+    expected = each_ms[passed_ms : passed_ms + 1800].reshape(12, 150, 2).mean(axis=1)
+    np.testing.assert_allclose(batches[2][0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("passed_ms", [-1, 1800, 10**6])
+def test_a_plan_of_the_future_or_long_over_is_forgotten(passed_ms: int) -> None:
+    batches: list[Float32] = []
+
+    def rollout(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+        batches.append(actions)
+        return distance_to(np.array([0.5, 0.5]))(belief, actions, goal, seed)
+
+    planner = planner_of()
+    plan(planner, rollout, at_ns=10**9)
+    plan(planner, rollout, at_ns=10**9 + passed_ms * 10**6)
+    assert not batches[2][0].any()
+
+
+def test_reset_forgets_the_last_answer() -> None:
+    batches: list[Float32] = []
+
+    def rollout(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+        batches.append(actions)
+        return distance_to(np.array([0.5, 0.5]))(belief, actions, goal, seed)
+
+    planner = planner_of()
+    plan(planner, rollout)
+    planner.reset(1)
+    plan(planner, rollout)
+    np.testing.assert_array_equal(batches[0], batches[2])
+
+
+# ---- noise --------------------------------------------------------------------------------
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0, 2.0, 3.0, 4.0])
+@pytest.mark.parametrize("horizon", [1, 2, 5, 12])
+def test_noise_has_variance_one_at_every_step(beta: float, horizon: int) -> None:
+    white = np.random.default_rng(0).standard_normal((20_000, 1, 2 * horizon))
+    noise = room._colored(white, beta)
+    assert noise.shape == (20_000, 1, horizon)
+    assert noise.var(axis=0) == pytest.approx(1.0, abs=0.05)
+    assert noise.mean(axis=0) == pytest.approx(0.0, abs=0.05)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 2.0])
+def test_the_noise_s_power_falls_with_frequency_as_beta_says(beta: float) -> None:
+    """The autocorrelation is that of the spectrum: a sum of cosines, worked out term by term."""
+    length = 64
+    frequencies = [max(min(k, length - k), 1) / length for k in range(length)]
+    power = np.array([f**-beta for f in frequencies])
+    lags = np.arange(8)
+    expected = [
+        np.sum(power * np.cos(2 * np.pi * np.arange(length) * lag / length)) / power.sum()
+        for lag in lags
+    ]
+    white = np.random.default_rng(0).standard_normal((20_000, 1, length))
+    noise = room._colored(white, beta)[:, 0]
+    found = [np.mean(noise[:, 3] * noise[:, 3 + lag]) for lag in lags]
+    assert found == pytest.approx(expected, abs=0.04)
+
+
+def test_axes_do_not_share_their_noise() -> None:
+    batches: list[Float32] = []
+
+    def rollout(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+        batches.append(actions)
+        return Rollout(np.zeros(len(actions), np.float32), np.zeros(len(actions), bool))
+
+    plan(planner_of(candidates=4000, noise_std=(0.1, 0.2)), rollout)
+    assert batches[0].std(axis=(0, 1)) == pytest.approx([0.1, 0.2], rel=0.05)
+    assert abs(np.corrcoef(batches[0][:, 5, 0], batches[0][:, 5, 1])[0, 1]) < 0.06
+
+
+# ---- the two kinds of weights -------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("changes", "weights"),
+    [
+        ({"kind": "mppi", "temperature": 0.5}, np.exp([0.0, -2.0, -6.0])),
+        ({"kind": "cem"}, np.ones(3)),
+        ({"kind": "cem", "momentum": 0.25}, np.ones(3)),
+    ],
+)
+def test_the_next_mean_and_spread_are_those_of_the_weighted_elites(
+    changes: dict[str, object], weights: np.ndarray
+) -> None:
+    planner = planner_of(horizon=1, elites=3, noise_std=(0.1, 5.0), **changes)
+    actions = np.float32([[[0.1, 0.2]], [[-0.3, 0.4]], [[0.5, 0.9]]])
+    elites = room._Pool(actions, np.array([1.0, 2.0, 4.0]), {})
+    old_mean, old_spread = np.float32([[0.5, 0.5]]), np.array([[0.1, 5.0]])
+    mean, spread = planner._lean(elites, old_mean, old_spread)
+    share = float(changes.get("momentum", 0.0))
+    for a in range(2):
+        values, w = actions[:, 0, a].astype(float), weights / weights.sum()
+        center = float(sum(w * values))
+        width = float(np.sqrt(sum(w * (values - center) ** 2)))
+        width = max(share * old_spread[0, a] + (1 - share) * width, 0.1 * (0.1, 5.0)[a])
+        assert mean[0, a] == pytest.approx(share * 0.5 + (1 - share) * center, rel=1e-6)
+        assert spread[0, a] == pytest.approx(width, rel=1e-6)
+
+
+# ---- settings -----------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("name", "bad", "expected", "good"),
+    [
+        ("kind", "greedy", "mppi or cem", "cem"),
+        ("horizon", 0, "at least 1", 1),
+        ("step_ns", 0, "at least 1", 1),
+        ("candidates", 1, "at least 2 (the last answer and standing still)", 2),
+        ("iterations", 0, "at least 1", 1),
+        ("elites", 0, "from 1 to candidates (2)", 1),
+        ("elites", 3, "from 1 to candidates (2)", 2),
+        ("noise_std", (1.0,), "one number for each of 2 axes", (1.0, 2.0)),
+        ("noise_std", (1.0, 0.0), "finite and above 0", (1.0, 1e-9)),
+        ("noise_std", (1.0, nan), "finite and above 0", (1.0, 1.0)),
+        ("temperature", 0.0, "finite and above 0", 1e-9),
+        ("temperature", nan, "finite and above 0", 1.0),
+        ("noise_beta", -0.1, "from 0 to 4", 0.0),
+        ("noise_beta", 4.1, "from 0 to 4", 4.0),
+        ("momentum", 1.0, "from 0 to below 1", 0.99),
+        ("momentum", -0.1, "from 0 to below 1", 0.0),
+        ("policy_candidates", 1, "from 0 to candidates - 2 (0)", 0),
+        ("policy_candidates", -1, "from 0 to candidates - 2 (0)", 0),
+    ],
+)
+def test_settings_out_of_range_are_named(
+    name: str, bad: object, expected: str, good: object
+) -> None:
+    fine = replace(DEFAULTS, candidates=2, elites=1)
+    with pytest.raises(UsageError) as refused:
+        make_planner(replace(fine, **{name: bad}), AXES)
+    assert str(refused.value) == (
+        f"planner settings: {name} must be {expected}, it is {bad}; correct the manifest's planner "
+        "section or the run's settings"
+    )
+    planner = make_planner(replace(fine, **{name: good}), AXES)
+    assert plan(planner, distance_to(np.zeros(2))).reason is None
