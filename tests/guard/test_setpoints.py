@@ -239,7 +239,7 @@ def test_an_obstacle_that_pops_up_is_braked_for_with_all_the_robot_has():
     guard = ready()
     assert guard.accept(fast_drive(), rover_view(START_NS), START_NS).accepted
     play(guard, 60)
-    verdicts, distance = [], 0.4
+    verdicts, distance = [], 0.38
     for k in range(60, 120):
         now_ns = START_NS + (k + 1) * H
         verdicts.append(guard.step(now_ns, rover_view(now_ns, ranges=wall(distance))))
