@@ -7,11 +7,12 @@ imagined or planned, green a goal, red a refusal, a contact or a deadline.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -21,7 +22,7 @@ from matplotlib.transforms import Affine2D
 from edge_wm.modes import Mode
 from edge_wm.reasons import Reason
 from edge_wm.recording import World
-from edge_wm.report.story import ErrorCurve, Story, percentiles, to_world
+from edge_wm.report.story import ErrorCurve, Moment, Story, percentiles, to_world
 from edge_wm.types import PoseGoal
 
 HAPPENED, IMAGINED, GOAL, BAD = "#1f5fa8", "#e07b16", "#2a8f4d", "#c62f2f"
@@ -35,6 +36,12 @@ MODE_COLORS: Mapping[Mode, str] = {
     Mode.stop: "#eea36b",
     Mode.fault: "#d05555",
     Mode.estop: "#8e2a4b",
+}
+POSE_FROM: Mapping[str, str] = {
+    "truth": "the simulation's truth",
+    "odometry": "odometry",
+    "belief": "the model's belief",
+    "": "no pose was recorded",
 }
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -77,26 +84,32 @@ def figures(story: Story) -> Iterator[tuple[str, Figure]]:
 
 # ---- the path driven -----------------------------------------------------------------------
 def path(story: Story) -> Figure | None:
-    """The world from above, the path driven, and where plans were leading."""
+    """The world from above with the path driven: where plans led, and what was imagined."""
     if len(story.driven) < 2 and not story.worlds:
         return None
-    figure = Figure(figsize=(8.0, 6.6), layout="constrained")
-    axes = figure.add_subplot()
-    if story.worlds:
-        _draw_world(axes, story.worlds[0], story.worlds[-1])
-    for trajectory in story.trajectories:
-        axes.plot(*trajectory[:, :2].T, color=IMAGINED, alpha=0.45, lw=0.9, zorder=3)
-    xy = story.driven[:, 1:3]
-    axes.plot(*xy.T, color=HAPPENED, lw=2.4, zorder=4, solid_capstyle="round")
-    _draw_robot(axes, story)
-    _draw_goals(axes, story)
-    axes.plot(*story.contacts[:, 1:3].T, "x", color=BAD, ms=8, mew=2, zorder=7)
-    frame = "world" if story.worlds else "odometry frame"
-    axes.set(aspect="equal", xlabel=f"x, m ({frame})", ylabel="y, m")
-    axes.set_title(f"The path driven (from {story.driven_by or 'nothing: no pose was recorded'})")
+    panels = [("The path driven, and where the accepted trajectories led", story.trajectories)]
+    if story.imagined:
+        panels.append(("The path driven, and the poses imagined", story.imagined))
+    (left, right), (low, high) = _limits(story)
+    height = float(np.clip(5.0 * (high - low) / max(right - left, 1e-6), 3.0, 7.5))
+    figure = Figure(figsize=(5.4 * len(panels) + 0.4, height + 1.1), layout="compressed")
+    for axes, (title, paths) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+    ):
+        if story.worlds:
+            _draw_world(axes, story.worlds[0], story.worlds[-1])
+        for poses in paths:
+            axes.plot(*poses[:, :2].T, color=IMAGINED, alpha=0.6, lw=0.9, zorder=5)
+        axes.plot(*story.driven[:, 1:3].T, color=HAPPENED, lw=2.4, zorder=4)
+        _draw_robot(axes, story)
+        _draw_goals(axes, story)
+        axes.plot(*story.contacts[:, 1:3].T, "x", color=BAD, ms=8, mew=2, zorder=8)
+        frame = "world" if story.worlds else "odometry frame"
+        axes.set(xlim=(left, right), ylim=(low, high), aspect="equal")
+        axes.set(xlabel=f"x, m ({frame})", ylabel="y, m", title=title)
     handles = [
-        Patch(color=HAPPENED, label="driven"),
-        Patch(color=IMAGINED, alpha=0.6, label="accepted trajectories"),
+        Patch(color=HAPPENED, label=f"driven ({POSE_FROM[story.driven_by]})"),
+        Patch(color=IMAGINED, label="planned, imagined"),
         Patch(color=GOAL, label="goal"),
     ]
     if story.worlds:
@@ -105,6 +118,21 @@ def path(story: Story) -> Figure | None:
         handles.append(Patch(color=BAD, label="contact"))
     figure.legend(handles=handles, loc="outside lower center", ncols=6)
     return figure
+
+
+def _limits(story: Story) -> tuple[tuple[float, float], tuple[float, float]]:
+    """x and y limits that hold the world and all paths."""
+    points = [story.driven[:, 1:3], *(p[:, :2] for p in (*story.trajectories, *story.imagined))]
+    for world in story.worlds:
+        turned = np.abs(np.stack([np.cos(world.rectangles[:, 2]), np.sin(world.rectangles[:, 2])]))
+        half_x, half_y = world.rectangles[:, 3], world.rectangles[:, 4]
+        reach = np.stack([turned[0] * half_x + turned[1] * half_y] * 2, axis=1)
+        reach[:, 1] = turned[1] * half_x + turned[0] * half_y
+        points += [world.rectangles[:, :2] - reach, world.rectangles[:, :2] + reach]
+        points += [world.circles[:, :2] + s * world.circles[:, 2:] for s in (-1, 1)]
+    every = np.concatenate(points)
+    (left, low), (right, high) = every.min(axis=0) - 0.2, every.max(axis=0) + 0.2
+    return (float(left), float(right)), (float(low), float(high))
 
 
 def _draw_world(axes: Axes, first: World, last: World) -> None:
@@ -118,12 +146,6 @@ def _draw_world(axes: Axes, first: World, last: World) -> None:
             patch = Rectangle((-half_x, -half_y), 2 * half_x, 2 * half_y, transform=place, zorder=2)
             patch.set(color=BOX if movable else WALL, alpha=alpha if movable else 1.0, lw=0)
             axes.add_patch(patch)
-    reach = np.hypot(last.rectangles[:, 3], last.rectangles[:, 4])
-    if len(reach):  # patches with a transform of their own do not move the limits
-        inner = np.minimum(last.rectangles[:, 3], last.rectangles[:, 4])
-        low = (last.rectangles[:, :2] - inner[:, None]).min(axis=0) - 0.15
-        high = (last.rectangles[:, :2] + inner[:, None]).max(axis=0) + 0.15
-        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     axes.grid(False)
 
 
@@ -138,7 +160,7 @@ def _draw_robot(axes: Axes, story: Story) -> None:
         nose = (x + radius * np.cos(yaw), y + radius * np.sin(yaw))
         axes.plot([x, nose[0]], [y, nose[1]], color="white", lw=1.6, zorder=6)
     _, x, y, _ = story.driven[0].tolist()
-    axes.annotate("start", (x, y), (0, -14), textcoords="offset points", ha="center", fontsize=8)
+    axes.text(x + 1.2 * radius, y, "start", va="center", fontsize=8, zorder=7)
     seconds = np.arange(1.0, story.driven[-1, 0], 1.0)
     marks = [np.interp(seconds, story.driven[:, 0], story.driven[:, i]) for i in (1, 2)]
     axes.plot(*marks, ".", color="white", ms=2.5, zorder=5)
@@ -159,26 +181,38 @@ def imagined(story: Story) -> Figure | None:
     """For some moments: the camera's frames, and the frames imagined for the same times."""
     if not story.moments:
         return None
+    columns = min(len(story.moments), 2)
+    rows = -(-len(story.moments) // columns)
     count = max(len(moment.imagined) for moment in story.moments)
-    rows = len(story.moments)
-    figure = Figure(figsize=(1.5 * count + 1.4, 3.2 * rows + 0.5), layout="constrained")
-    figure.suptitle("What the model imagined, and what happened", x=0.01, ha="left", weight="bold")
-    blocks = figure.subfigures(rows, 1, squeeze=False)
-    for block, moment in zip(blocks[:, 0], story.moments, strict=True):
-        grid = block.subplots(2, count, squeeze=False)
-        lines = ((moment.happened, HAPPENED, "happened"), (moment.imagined, IMAGINED, "imagined"))
-        for (images, color, label), axes_row in zip(lines, grid, strict=True):
-            for axes in axes_row:
-                axes.set(xticks=[], yticks=[])
-                axes.grid(False)
-                axes.spines[:].set(visible=True, color=color, linewidth=2)
-            axes_row[0].set_ylabel(label, color=color, weight="bold")
-            for axes, image in zip(axes_row, images, strict=False):
-                axes.imshow(image, interpolation="nearest")
-        for axes, ahead_s in zip(grid[0], moment.ahead_s, strict=False):
-            at = f"at {moment.time_s:.1f} s" if ahead_s == 0 else f"+{ahead_s:.2f} s"
-            axes.set_title(at, loc="center", fontsize=9, weight="normal")
+    figure = Figure(figsize=(1.36 * count * columns + 0.6, 3.2 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, moment in zip(grid, story.moments, strict=False):
+        _draw_moment(axes, moment)
+    for axes in grid[len(story.moments) :]:
+        axes.set_axis_off()
     return figure
+
+
+def _draw_moment(axes: Axes, moment: Moment) -> None:
+    """Two strips of pictures, one below the other, as one image."""
+    count, height, width, _ = moment.imagined.shape
+    gap = max(width // 16, 1)
+    canvas = np.full((2 * height + gap, count * (width + gap) - gap, 3), 255, np.uint8)
+    for index, pair in enumerate(zip(moment.happened, moment.imagined, strict=True)):
+        for row, picture in enumerate(pair):
+            if picture.shape == (height, width, 3):
+                top, left = row * (height + gap), index * (width + gap)
+                canvas[top : top + height, left : left + width] = picture
+    axes.imshow(canvas, interpolation="nearest")
+    centers = [index * (width + gap) + width / 2 for index in range(count)]
+    axes.set_xticks(centers, [f"+{ahead_s:.2f} s" for ahead_s in moment.ahead_s])
+    axes.set_yticks([height / 2, 1.5 * height + gap], ["happened", "imagined"])
+    for label, color in zip(axes.get_yticklabels(), (HAPPENED, IMAGINED), strict=True):
+        label.set(color=color, weight="bold", rotation=90, va="center")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.grid(False)
+    axes.set_title(f"At {moment.time_s:.1f} s")
 
 
 def prediction_error(story: Story) -> Figure | None:
@@ -227,28 +261,10 @@ def latency(story: Story) -> Figure | None:
     left.hist(total, bins=np.linspace(0, highest, 70), color=HAPPENED, alpha=0.85)
     left.set_yscale("symlog", linthresh=1)
     left.set_ylim(0, None)
-    for height, (name, value) in zip((0.97, 0.87, 0.77), marks.items(), strict=True):
-        left.axvline(value, color=INK, lw=1, ls=":")
-        label = f"{name}  {value:.1f} ms"
-        left.annotate(
-            *(label, (value, height)),
-            xytext=(4, 0),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            va="top",
-            fontsize=8,
-            bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1},
-        )
-    left.axvline(deadline, color=BAD, lw=1.6)
-    left.annotate(
-        *(f"deadline {deadline:.0f} ms", (deadline, 0.03)),
-        xytext=(-4, 0),
-        xycoords=("data", "axes fraction"),
-        textcoords="offset points",
-        ha="right",
-        color=BAD,
-        fontsize=8,
-    )
+    for (name, value), line in zip(marks.items(), (":", "--", "-."), strict=True):
+        left.axvline(value, color=INK, lw=1.1, ls=line, label=f"{name} {value:.1f} ms")
+    left.axvline(deadline, color=BAD, lw=1.6, label=f"deadline {deadline:.0f} ms")
+    left.legend(loc="upper right", facecolor="white", framealpha=0.9, frameon=True, edgecolor="w")
     left.set(xlabel="ms", ylabel="plans (logarithmic)", xlim=(0, highest))
     left.set_title(f"A plan, all stages together ({len(total)} plans)")
     _draw_stages(right, story)
@@ -263,19 +279,20 @@ def _draw_stages(axes: Axes, story: Story) -> None:
     durations = [step.duration_ns * 1e-6 for step in story.steps if step.duration_ns]
     if durations:
         stages["setpoint tick"] = durations
-    names = list(stages)
-    for row, values in enumerate(stages.values()):
-        p50, p99 = np.percentile(values, [50, 99])
-        color = FAINT if names[row] == "setpoint tick" else HAPPENED
-        axes.barh(row, p99, color=color, alpha=0.3, height=0.62)
-        axes.barh(row, p50, color=color, height=0.62)
-        axes.annotate(f" {p50:.2f} / {p99:.2f}", (p99, row), va="center", fontsize=8)
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.margins(x=0.3)
+    for row, (name, values) in enumerate(stages.items()):
+        p50, p99 = np.maximum(np.percentile(values, [50, 99]), 1e-3)
+        color = FAINT if name == "setpoint tick" else HAPPENED
+        axes.plot([p50, p99], [row, row], color=color, lw=3, alpha=0.4, solid_capstyle="butt")
+        axes.plot([p50], [row], "o", color=color, ms=7)
+        axes.plot([p99], [row], "|", color=color, ms=12, mew=2.5)
+        axes.text(p50, row - 0.2, f"{p50:.2f} / {p99:.2f}", va="bottom", fontsize=8)
+    axes.set_yticks(range(len(stages)), list(stages))
+    axes.set_ylim(len(stages) - 0.5, -0.8)
+    axes.set_xscale("log")
+    axes.margins(x=0.2)
     axes.grid(axis="y", visible=False)
-    axes.set(xlabel="ms")
-    axes.set_title("Stages: p50 / p99")
+    axes.set(xlabel="ms (logarithmic)")
+    axes.set_title("Stages: p50 (dot) and p99 (bar), ms")
 
 
 def timeline(story: Story) -> Figure | None:
@@ -305,11 +322,15 @@ def _draw_modes(axes: Axes, story: Story) -> None:
             mode = Mode(int(modes[index]))
             axes.axvspan(times[index], end, color=MODE_COLORS[mode], lw=0)
     seen = [mode for mode in Mode if mode in modes]
-    handles = [Patch(color=MODE_COLORS[mode], label=mode.name) for mode in seen]
-    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=8, borderpad=0)
+    _legend_above(axes, [Patch(color=MODE_COLORS[mode], label=mode.name) for mode in seen])
     axes.set(yticks=[])
     axes.grid(False)
     axes.set_title("Mode")
+
+
+def _legend_above(axes: Axes, artists: Sequence[Artist]) -> None:
+    handles = [artist for artist in artists if not str(artist.get_label()).startswith("_")]
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=8, borderpad=0)
 
 
 def _draw_speed(axes: Axes, story: Story) -> None:
@@ -320,7 +341,7 @@ def _draw_speed(axes: Axes, story: Story) -> None:
         axes.plot(times, values, color=colors[index % len(colors)], lw=1.1, label=name)
     for time_s in story.contacts[:, 0]:
         axes.axvline(time_s, color=BAD, lw=0.6, alpha=0.5)
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=8, borderpad=0)
+    _legend_above(axes, axes.get_lines())
     axes.set_title("Commanded velocity (m/s, rad/s)")
 
 
@@ -374,5 +395,5 @@ def _draw_ages(axes: Axes, story: Story, streams: list[str]) -> None:
         if limit:
             axes.axhline(limit * 1e-6, color=color, lw=0.8, ls=":")
     axes.set_ylim(0, None)
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=8, borderpad=0)
+    _legend_above(axes, axes.get_lines())
     axes.set_title("Age of the newest sample when planning, ms (dotted: too old)")

@@ -35,7 +35,7 @@ MOMENTS_SHOWN = 4  # predictions whose images are shown
 TENSOR_LIMIT = 8192  # larger belief tensors are not followed
 FRAME_WITHIN_NS = 80_000_000  # a camera frame this near to an imagined one is its truth
 BELIEF_WITHIN_NS = 200_000_000  # beliefs this near to each other are interpolated
-ONE_TOUCH_S = 0.3  # contacts nearer in time than this are one
+ONE_TOUCH_S = 0.25  # contacts nearer in time than this are one
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,21 +306,21 @@ class _Reading:
             for belief in self._beliefs.values()
             if "pose" in belief.tensors and belief.tensors["pose"].shape == (3,)
         ]
-        rows: Sequence[tuple[float, ...]]
-        for name, rows in (
-            ("truth", self._truth),
-            ("odometry", self._odometry),
-            ("belief", believed),
-        ):
-            if rows:
-                table = np.array(rows, np.float64)
+        sources: Mapping[str, Sequence[tuple[float, ...]]] = {
+            "truth": self._truth,
+            "odometry": self._odometry,
+            "belief": believed,
+        }
+        for name, rows in sources.items():
+            table = np.array([row for row in rows if np.isfinite(row).all()], np.float64)
+            if len(table):
+                table = table[np.argsort(table[:, 0], kind="stable")]
                 poses = table[:, 1:4] if name == "truth" else to_world(table[:, 1:4], origin)
                 seconds = (table[:, 0] - story.start_ns) * 1e-9
                 story.driven_by, story.driven = name, np.column_stack([seconds, poses])
+                if name == "truth":
+                    story.contacts = story.driven[table[:, 4] > 0, :3]
                 break
-        if self._truth:
-            touching = np.array([contact for *_, contact in self._truth])
-            story.contacts = story.driven[touching, :3]
         delay_s = story.robot.actuation_delay_ns * 1e-9
         every = -(-len(self._trajectories) // TRAJECTORIES_SHOWN) or 1
         for trajectory in self._trajectories[::every]:
@@ -329,9 +329,23 @@ class _Reading:
             if path is not None:
                 story.trajectories.append(path[:: max(len(path) // 30, 1)])
         for prediction in self._predictions:
-            imagined = prediction.beliefs.get("pose")
-            if imagined is not None and imagined.ndim == 2 and imagined.shape[1] == 3:
-                story.imagined.append(to_world(imagined, origin))
+            path = self._imagined_path(prediction)
+            if path is not None and np.isfinite(path).all():
+                story.imagined.append(path)
+
+    def _imagined_path(self, prediction: Prediction) -> Float64 | None:
+        """(N, 3): an imagined path of poses, laid on the driven path where it was observed."""
+        imagined, belief = prediction.beliefs.get("pose"), self._beliefs.get(prediction.tick)
+        observed = belief.tensors.get("pose") if belief else None
+        if belief is None or imagined is None or observed is None or imagined.shape[1:] != (3,):
+            return None
+        x, y, yaw = observed.tolist()
+        here = self._pose_at(self.story.seconds(belief.stamp_ns))
+        if here is None:
+            return None
+        cos, sin = np.cos(yaw), np.sin(yaw)
+        back = (-x * cos - y * sin, x * sin - y * cos, -yaw)
+        return to_world(to_world(imagined, back), here)
 
     def _pose_at(self, time_s: float) -> tuple[float, float, float] | None:
         driven = self.story.driven
@@ -343,14 +357,18 @@ class _Reading:
 
     # ---- imagined and happened ----------------------------------------------------------
     def _compare_images(self) -> None:
-        """Pick the predictions with the most motion, spread over the run; find their frames."""
+        """Pick the predictions in which most changes, some time apart; find the frames of each."""
         story = self.story
         stamps = np.array(self._frames_ns, np.int64)
         known = [p for p in self._predictions if len(p.images) and _seen(p, stamps)]
-        quarters = np.array_split(np.arange(len(known)), MOMENTS_SHOWN)
-        chosen = [
-            known[max(q.tolist(), key=lambda i: _motion(known[i]))] for q in quarters if q.size
-        ]
+        chosen: list[Prediction] = []
+        apart_ns = (story.end_ns - story.start_ns) // (3 * MOMENTS_SHOWN)
+        for prediction in sorted(known, key=_motion, reverse=True):
+            begins = [other.times_ns[0] for other in chosen]
+            near = any(abs(prediction.times_ns[0] - begin) < apart_ns for begin in begins)
+            if len(chosen) < MOMENTS_SHOWN and not near:
+                chosen.append(prediction)
+        chosen.sort(key=lambda prediction: int(prediction.times_ns[0]))
         wanted = {
             int(stamps[np.abs(stamps - time_ns).argmin()])
             for prediction in chosen
