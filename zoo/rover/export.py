@@ -29,7 +29,6 @@ from model import (
     HORIZON,
     MOTION_SCALE,
     STEP_S,
-    Decoder,
     WorldModel,
     Z,
     along_arc,

@@ -150,8 +150,15 @@ def episode(robot: Robot, number: int, seed: int) -> dict[str, np.ndarray]:
             )  # fmt: skip
             truth = simulation.truth()
             log.append(
-                [now_s, *truth.odom_pose, *truth.twist, truth.clearance, truth.contact_ns * 1e-9]
-                + [*target, *command]
+                [
+                    now_s,
+                    *truth.odom_pose,
+                    *truth.twist,
+                    truth.clearance,
+                    truth.contact_ns * 1e-9,
+                    *target,
+                    *command,
+                ]
             )
     return _rows(np.array(log), frames, scans, measured, number, delay_s)
 
@@ -210,7 +217,7 @@ def _work(task: tuple[int, int, int, int, Path]) -> int:
     parts = [episode(robot, number, seed) for number in range(job, episodes, jobs)]
     for name, (shape, dtype) in COLUMNS.items():
         column = np.concatenate([part[name] for part in parts])
-        assert column.shape[1:] == shape and column.dtype == dtype, name
+        assert (column.shape[1:], column.dtype) == (shape, dtype), name
         np.save(out / f"{name}.{job}.npy", column)
     return sum(len(part["episode"]) for part in parts)
 

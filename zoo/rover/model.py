@@ -8,14 +8,18 @@
 
 It is a joint-embedding predictive model: `dynamics` must predict what the encoder would say of
 the frame to come, and no pixel is ever reconstructed on the way (the decoder is trained on z
-with the gradient cut, for people to look at). What planning reads are three small heads: the
-logit of touching something during the step, the clearance after it, and the motion. The pose is
-not learned: it is the motion head's mean twist, integrated along an arc.
+with the gradient cut, for people to look at). In training, z must also tell what the robot's own
+range scanner measures in front, now and in each imagined step: that teaches the camera geometry
+from few worlds, and is not part of the exported model. What planning reads are three small
+heads: the logit of touching something during the step, the clearance after it, and the motion.
+The pose is not learned: it is the motion head's mean twist, integrated along an arc.
 
 Every tensor is float32; batches come first; z is layer-normalized, so its scale is 1.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +35,7 @@ HORIZON = 12
 DT_S = (0.05, 0.15)  # what dynamics is trained on
 CLEARANCE_SCALE = 0.5  # m; the clearance head's unit
 CLEARANCE_MOST = 1.0  # m: all that is farther away is as good as this
+BEAMS = 41  # of the range scan, -60 to 60 degrees
 BELIEF = {"z": Z, "motion": 2, "pose": 3, "risk": 1, "clearance": 1}
 
 
@@ -100,6 +105,18 @@ class Dynamics(nn.Module):
         return z, after, mean, head[:, 4:5], head[:, 5:6] * CLEARANCE_SCALE
 
 
+class Ranges(nn.Module):
+    """The front 120 degrees of the range scan, as logarithms of m: in training only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(Z, 96)
+        self.out = nn.Linear(96, BEAMS)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.out(F.relu(self.hidden(z)))
+
+
 class Decoder(nn.Module):
     """z to an image (B, 64, 64, 3) from 0 to 1, for people."""
 
@@ -108,7 +125,7 @@ class Decoder(nn.Module):
         self.expand = nn.Linear(Z, 32 * 4 * 4)
         widths = (32, 24, 16, 12, 3)
         self.convolutions = nn.ModuleList(
-            [nn.Conv2d(a, 4 * b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False)]
+            [nn.Conv2d(a, 4 * b, 3, padding=1) for a, b in itertools.pairwise(widths)]
         )
 
     def forward(self, z: Tensor) -> Tensor:
@@ -128,6 +145,7 @@ class WorldModel(nn.Module):
         self.heads = Heads()
         self.dynamics = Dynamics()
         self.decoder = Decoder()
+        self.ranges = Ranges()
 
 
 def scale(motion: Tensor) -> Tensor:
@@ -136,7 +154,7 @@ def scale(motion: Tensor) -> Tensor:
 
 
 def along_arc(pose: Tensor, twist: Tensor, dt: Tensor) -> Tensor:
-    """pose (B, 3) after driving `twist` (B, 2) for dt (B, 1): the chord of the arc, to 2nd order."""
+    """pose (B, 3) after driving `twist` (B, 2) for dt (B, 1), along the arc's chord."""
     turn = twist[:, 1:] * dt
     way = twist[:, :1] * dt
     middle = pose[:, 2:] + 0.5 * turn

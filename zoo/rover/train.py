@@ -8,6 +8,7 @@ the start frame's latent the dynamics imagine all 12 steps; the losses are
     consistency   imagined z against the slow (moving-average) encoder's z of the real frame
     risk          touched something during the step, cross-entropy
     clearance     distance to the nearest obstacle, Huber
+    ranges        the front of the range scan, read from the imagined z, in logarithms
     motion        the twist at the end of the step, and its mean (which the pose is made of)
     spread        variance and covariance of z over the batch (VICReg), against collapse
     image         decoder on z with the gradient cut: for people, without effect on the rest
@@ -44,6 +45,7 @@ WEIGHTS = {
     "consistency": 1.0,
     "risk": 1.0,
     "clearance": 2.0,
+    "ranges": 2.0,
     "motion": 5.0,
     "spread": 0.1,
     "image": 1.0,
@@ -64,6 +66,7 @@ class Data:
         self.pose = torch.from_numpy(column("pose"))
         self.clearance = torch.from_numpy(column("clearance")).clamp(max=CLEARANCE_MOST)
         self.contact = torch.from_numpy(column("contact"))
+        self.ranges = torch.from_numpy(column("ranges")).clamp(min=0.05).log()
         self.stamp = torch.from_numpy(column("stamp_s"))
         episode = column("episode")
         dt = np.diff(column("stamp_s"), prepend=0.0)[:, None]
@@ -123,17 +126,18 @@ class Batch:
         self.contact = (data.touched[after] - data.touched[before] > 1e-9).float()
         self.contact_now = (data.contact[index[:, 0]] > 0).float()
         self.clearance = data.clearance[index]
+        ranges = data.ranges[index]
+        self.ranges = torch.where(self.mirrored[:, None, None], ranges.flip(2), ranges)
         # The mean twist of each step, from true poses: the arc's chord and its turn.
         moved = data.pose[after] - data.pose[before]
         middle = data.pose[before][..., 2] + 0.5 * moved[..., 2]
         way = moved[..., 0] * torch.cos(middle) + moved[..., 1] * torch.sin(middle)
         self.twist = self._mirror(torch.stack([way, moved[..., 2]], dim=-1) / self.dt)
 
-    def images(self, step: int, jitter: Tensor | None = None) -> Tensor:
-        """(B, 3, 64, 64) float, gray levels; jitter: (B, 3) gains of the colors."""
+    def images(self, step: int) -> Tensor:
+        """(B, 3, 64, 64) float, gray levels."""
         image = self.data.image[self.index[:, step]].permute(0, 3, 1, 2).float()
-        image = torch.where(self.mirrored[:, None, None, None], image.flip(3), image)
-        return image if jitter is None else image * jitter[:, :, None, None]
+        return torch.where(self.mirrored[:, None, None, None], image.flip(3), image)
 
     def _mirror(self, twist: Tensor) -> Tensor:
         """(B, ..., 2): left becomes right."""
@@ -146,11 +150,9 @@ def losses(
 ) -> dict[str, Tensor]:
     """The unweighted losses of one batch, by name."""
     count = len(batch.index)
-    jitter = torch.from_numpy(np.exp(generator.normal(0.0, 0.2, (count, 3)))).float()
-    order = torch.from_numpy(generator.permuted(np.tile(np.arange(3), (count, 1)), axis=1))
-    first = batch.images(0, jitter)
-    recolored = first.gather(1, order[:, :, None, None].expand_as(first))
-    z = z0 = model.encoder(recolored)
+    colors = _recoloring(count, generator)
+    first = batch.images(0)
+    z = z0 = model.encoder(torch.einsum("bcd,bdhw->bchw", colors, first))
     motion = batch.motion
     size = torch.tensor(MOTION_SCALE)
     risk, clearance = model.heads(z, motion)
@@ -158,6 +160,7 @@ def losses(
         "risk": F.binary_cross_entropy_with_logits(risk[:, 0], batch.contact_now) / HORIZON,
         "clearance": F.smooth_l1_loss(clearance[:, 0], batch.clearance[:, 0], beta=0.1) / HORIZON,
     }
+    found["ranges"] = F.smooth_l1_loss(model.ranges(z), batch.ranges[:, 0], beta=0.1) / 3
     spread = z0 - z0.mean(0)
     covariance = (spread.T @ spread) / (count - 1)
     found["spread"] = (
@@ -180,9 +183,10 @@ def losses(
         )
         error = torch.cat([motion - batch.true_motion[:, step], mean - batch.twist[:, step]], 1)
         found["motion"] = found["motion"] + (error / size.repeat(2)).square().mean() / HORIZON
+        far = F.smooth_l1_loss(model.ranges(z), batch.ranges[:, step + 1], beta=0.1)
+        found["ranges"] = found["ranges"] + far / HORIZON
         if step in chosen:
-            later = batch.images(step + 1, jitter)
-            later = later.gather(1, order[:, :, None, None].expand_as(later))
+            later = torch.einsum("bcd,bdhw->bchw", colors, batch.images(step + 1))
             with torch.no_grad():
                 wanted = slow(later)
             found["consistency"] = found["consistency"] + F.mse_loss(z, wanted) / TARGET_STEPS
@@ -190,6 +194,15 @@ def losses(
     shown = model.decoder(model.encoder(first[few]).detach())
     found["image"] = F.mse_loss(shown, (first[few] / 255.0).clamp(max=1.0).permute(0, 2, 3, 1))
     return found
+
+
+def _recoloring(count: int, generator: np.random.Generator) -> Tensor:
+    """(count, 3, 3): how to mix the colors of each window anew, so that none can be relied on."""
+    gains = np.exp(generator.normal(0.0, 0.25, (count, 1, 3)))
+    order = np.eye(3)[generator.permuted(np.tile(np.arange(3), (count, 1)), axis=1)]
+    mixed = generator.dirichlet(np.ones(3), (count, 3))
+    share = generator.uniform(0.0, 0.7, (count, 1, 1))
+    return torch.from_numpy((1.0 - share) * order * gains + share * mixed).float()
 
 
 @torch.no_grad()
@@ -264,7 +277,7 @@ def main() -> None:
         model.load_state_dict(torch.load(arguments.start_from, weights_only=True))
     print(sum(p.numel() for p in model.parameters()), "parameters", flush=True)
     slow = copy.deepcopy(model.encoder).requires_grad_(False)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.rate, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.rate, weight_decay=1e-2)
     began, step, means = time.monotonic(), 0, {}
     while (done := (time.monotonic() - began) / (60.0 * arguments.minutes)) < 1.0:
         warm = min(1.0, (step + 1) / 200)
