@@ -18,7 +18,6 @@ import contextlib
 import json
 import os
 import re
-import struct
 import threading
 import time
 import zlib
@@ -170,7 +169,9 @@ class Recorder:
                 self._mcap.write(number, event)
                 if self._file.mark():  # a chunk was filled, with all up to here in it
                     self._unsafe.clear()
-            except (ValueError, TypeError, struct.error) as error:  # a value that does not fit
+            except OSError:
+                raise
+            except Exception as error:  # whatever does not fit its message costs one event
                 self._unsafe[kind] -= 1
                 with self._lock:
                     self._lost[kind] += 1

@@ -12,7 +12,7 @@ Replay never reads these. Every topic says whether its numbers are commanded, pr
     /edge_wm/true/pose              PoseStamped       of a simulation
     /edge_wm/true/map               OccupancyGrid     of a simulation
     <topic of an odometry stream>   Odometry
-    /tf, /tf_static                 odometry frame -> base, and the sensors' extrinsics
+    /tf, /tf_static                 odometry frame -> base (20 Hz), and the sensors' extrinsics
 
 A belief tensor named `pose` with three numbers is x, y, yaw in the odometry frame.
 """
@@ -31,6 +31,7 @@ from edge_wm.recording.samples import Stream, stamp
 from edge_wm.types import Array, Bool, Float64, Goal, PoseGoal, Sample, Trajectory
 
 KNOT_EVERY_NS = 100_000_000
+TRANSFORM_EVERY_NS = 50_000_000
 CELL = 0.05  # m, of the map
 _NO_COVARIANCE = (0.0,) * 36
 
@@ -61,6 +62,7 @@ class Views:
         self._odometry_frame = frames[0] if frames else "odom"
         self._pose: tuple[float, float, float] | None = None
         self._goal: Goal | None = None
+        self._transform_due_ns = 0
         self._started = False
 
     def _mounts(self, now_ns: int) -> View:
@@ -109,7 +111,9 @@ class Views:
         pose, twist = _planar(x, y, yaw), (vx, vy, 0.0, 0.0, 0.0, wz)
         values = (*head, *pose, *_NO_COVARIANCE, *twist, *_NO_COVARIANCE)
         yield _view(stream.topic, "nav_msgs/msg/Odometry", sample.received_ns, *values)
-        yield _view("/tf", "tf2_msgs/msg/TFMessage", sample.received_ns, [(*head, *pose)])
+        if sample.stamp_ns >= self._transform_due_ns:
+            self._transform_due_ns = sample.stamp_ns + TRANSFORM_EVERY_NS
+            yield _view("/tf", "tf2_msgs/msg/TFMessage", sample.received_ns, [(*head, *pose)])
 
     def _step(self, step: Step) -> Iterator[View]:
         setpoint = step.verdict.setpoint

@@ -75,6 +75,7 @@ def make_run(duration_s: float = 2.0, seed: int = 0, latent: int = 64) -> Iterat
             yield from _plan(now_ns, millisecond // 50, random, latent)
         if millisecond % 10 == 0:
             yield Step(now_ns, _verdict(now_ns, millisecond // 10, random), 150_000)
+        if millisecond % 50 == 0:
             x, y, yaw = pose_at(now_ns)
             yield Truth(now_ns, x, y, yaw, contact=False)
     yield Request(now_ns, Mode.estop, "operator", Reason.estop_pressed)

@@ -215,15 +215,26 @@ def test_a_value_that_does_not_fit_loses_its_event_only(tmp_path: Path) -> None:
     told: list[SystemTroubleError] = []
     path = tmp_path / "run.mcap"
     with Recorder(path, ROVER, HEADER, on_trouble=told.append) as r:
-        for epoch in (0, 2**63, 2, 2**63, 4):
-            r.record(Activate(1, epoch))
-    assert len(told) == 1
-    assert str(told[0]).startswith(
-        f"{path}: event 1, a Activate, cannot be recorded and is missing ("
-    )
+        r.record(Activate(1, 0))
+        r.record(Activate(1, 2**63))
+        r.record(Activate(1, 2))
+        r.record(Request(1, None, "operator"))  # type: ignore[arg-type]
+        r.record(Activate(1, 4))
+        r.record("not an event")  # type: ignore[arg-type]
+        r.record(Activate(1, 6))
+    assert [str(error).split(" (")[0] for error in told] == [
+        f"{path}: event 1, a Activate, cannot be recorded and is missing",
+        f"{path}: event 3, a Request, cannot be recorded and is missing",
+        f"{path}: event 5, a str, cannot be recorded and is missing",
+    ]
     recording = open_recording(path)
-    assert [(n, e.epoch) for n, e in recording.events()] == [(0, 0), (2, 2), (4, 4)]
-    assert recording.lost == {"Activate": 2}
+    assert [(n, e.epoch) for n, e in recording.events()] == [
+        (0, 0),
+        (2, 2),
+        (4, 4),
+        (6, 6),
+    ]
+    assert recording.lost == {"Activate": 1, "Request": 1, "str": 1}
     assert not recording.exact
 
 
