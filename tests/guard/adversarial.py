@@ -100,9 +100,12 @@ def _plan(rng: np.random.Generator, situation: Situation) -> Trajectory:
     values = np.zeros((3, knots, len(columns)))
     for index, (p, v, column) in enumerate(columns):
         full = np.concatenate((column, np.zeros(knots - len(column))))
-        values[0, :, index], values[1, :, index] = motion_of(full, h, (p, v))
+        gains = 0.5 * h * (full[:-1] + full[1:])
+        values[1, :, index] = v + np.concatenate(([0.0], np.cumsum(gains)))
+        ways = h * values[1, :-1, index] + h * h / 6.0 * (2.0 * full[:-1] + full[1:])
+        values[0, :, index] = p + np.concatenate(([0.0], np.cumsum(ways)))
         values[2, :, index] = full
-    values[1:, -1][np.abs(values[1:, -1]) < 1e-12] = 0.0
+    values[1:, -1][np.abs(values[1:, -1]) < 1e-11] = 0.0
     effort = None
     if rng.random() < 0.1:
         effort = rng.normal(size=(knots, len(columns))) * 3.0
@@ -270,7 +273,7 @@ class Oracle:
         columns = [case.position, case.velocity, case.acceleration]
         columns += [] if case.effort is None else [case.effort]
         for column in columns:
-            if not all(math.isfinite(value) for row in column.tolist() for value in row):
+            if not np.isfinite(column).all():
                 return {Reason.trajectory_not_finite}
         return set()
 
@@ -353,7 +356,7 @@ class Oracle:
         worst_out, worst_in = math.inf, math.inf
         first_out = first_in = None
         v = self.case.velocity.tolist()
-        fine = 3
+        fine = 2
         for k in range(len(v)):
             out = min(0.9 - 0.18 - abs(x), 0.8 - 0.18 - abs(y))
             into = math.hypot(x - 0.55, y - 0.1) - 0.05 - 0.18
@@ -399,16 +402,18 @@ class Oracle:
         q = self.case.position
         if self._posture_breaches(q, found, 1e-3):
             return found
-        for k in range(0, len(q), 3):
-            way = np.stack([self._braking(k, i) for i in (0, 1)], axis=1)
-            for i, axis in enumerate(self.robot.axes):
-                high, low = max(axis.position_max, q[0, i]), min(axis.position_min, q[0, i])
-                beyond = max(way[:, i].max() - high, low - way[:, i].min())
-                if abs(beyond) < 4e-3:
-                    self.near = True
-                if beyond > 0:
-                    found.add(Reason.position_limit)
-            self._posture_breaches(way, found, 6e-3)
+        ways = [
+            np.stack([self._braking(k, i) for i in (0, 1)], axis=1) for k in range(0, len(q), 5)
+        ]
+        way = np.concatenate(ways)
+        for i, axis in enumerate(self.robot.axes):
+            high, low = max(axis.position_max, q[0, i]), min(axis.position_min, q[0, i])
+            beyond = max(way[:, i].max() - high, low - way[:, i].min())
+            if abs(beyond) < 4e-3:
+                self.near = True
+            if beyond > 0:
+                found.add(Reason.position_limit)
+        self._posture_breaches(way, found, 6e-3)
         return found
 
     def _braking(self, k: int, i: int) -> np.ndarray:
@@ -465,7 +470,7 @@ def compare(count: int, seed: int) -> Counter[str]:
     rng = np.random.Generator(np.random.Philox(seed))
     tally: Counter[str] = Counter()
     all_situations = situations()
-    shares = (0.4, 0.4, 0.1, 0.1)  # the arm's oracle is slow
+    shares = (0.43, 0.43, 0.07, 0.07)  # the arm's oracle is slow
     for situation, share in zip(all_situations, shares, strict=True):
         for case in cases(rng, situation, round(count * share)):
             oracle = Oracle(situation, case)

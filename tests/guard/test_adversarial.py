@@ -1,6 +1,6 @@
 """The guard's answer to adversarial trajectories, against an independent oracle.
 
-20,000 here; `make prove-guard` asks about 200,000 more.
+12,000 here; `make prove-guard` asks about 100,000 others.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from guard.adversarial import compare
 
 
 def test_guard_accepts_exactly_what_the_oracle_accepts():
-    tally = compare(20_000, seed=1)
+    tally = compare(12_000, seed=1)
     counted = tally["accepted"] + tally["refused"]
     assert counted > 0.8 * tally["cases"], tally
     assert tally["accepted"] > 0.1 * counted, tally
@@ -30,4 +30,4 @@ def test_guard_accepts_exactly_what_the_oracle_accepts():
         "outside_workspace",
         "inside_keep_out",
     ):
-        assert tally[reason] >= 10, (reason, tally)
+        assert tally[reason] >= 5, (reason, tally)
