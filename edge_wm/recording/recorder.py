@@ -45,7 +45,7 @@ _OWN = "edge_wm_msgs/msg/"
 QUEUE_BYTES = 64 * 1024 * 1024  # two seconds of a VGA camera at 30 Hz
 CHUNK_BYTES = 4 * 1024 * 1024
 FLUSH_EVERY_S = 1.0
-LOOK_EVERY_S = 0.01  # short bursts: the writer never holds the interpreter for long
+LOOK_EVERY_S = 0.02  # short bursts: the writer never holds the interpreter for long
 EVENT_BYTES = 1024  # what an event weighs in the queue besides its large arrays
 
 

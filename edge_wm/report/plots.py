@@ -159,8 +159,9 @@ def _draw_robot(axes: Axes, story: Story) -> None:
         axes.add_patch(Circle((x, y), radius, color=HAPPENED, alpha=alpha, lw=0, zorder=5))
         nose = (x + radius * np.cos(yaw), y + radius * np.sin(yaw))
         axes.plot([x, nose[0]], [y, nose[1]], color="white", lw=1.6, zorder=6)
-    _, x, y, _ = story.driven[0].tolist()
-    axes.text(x + 1.2 * radius, y, "start", va="center", fontsize=8, zorder=7)
+    _, x, y, yaw = story.driven[0].tolist()
+    behind = (x - 1.5 * radius * np.cos(yaw), y - 1.5 * radius * np.sin(yaw))
+    axes.text(*behind, "start", ha="center", va="center", fontsize=8, zorder=7)
     seconds = np.arange(1.0, story.driven[-1, 0], 1.0)
     marks = [np.interp(seconds, story.driven[:, 0], story.driven[:, i]) for i in (1, 2)]
     axes.plot(*marks, ".", color="white", ms=2.5, zorder=5)
@@ -250,7 +251,7 @@ def _draw_errors(axes: Axes, curve: ErrorCurve) -> None:
 # ---- time ----------------------------------------------------------------------------------
 def latency(story: Story) -> Figure | None:
     """How long plans took, all together and by stage, with the deadline."""
-    total = np.array([plan.work_ns for plan in story.plans if plan.stages]) * 1e-6
+    total = np.array([plan.work_ns for plan in story.planned]) * 1e-6
     if not len(total):
         return None
     figure = Figure(figsize=(9.6, 3.6), layout="constrained")
@@ -273,7 +274,7 @@ def latency(story: Story) -> Figure | None:
 
 def _draw_stages(axes: Axes, story: Story) -> None:
     stages: dict[str, list[float]] = {}
-    for plan in story.plans:
+    for plan in story.planned:
         for name, duration_ns in plan.stages.items():
             stages.setdefault(name, []).append(duration_ns * 1e-6)
     durations = [step.duration_ns * 1e-6 for step in story.steps if step.duration_ns]

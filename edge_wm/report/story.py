@@ -101,7 +101,7 @@ class Summary:
     plan_rate_hz: float
     accepted: int
     late: int
-    work_ms: Mapping[str, float]  # p50, p99, p99.9 of a plan; empty without plans
+    work_ms: Mapping[str, float]  # p50, p99, p99.9 of `Story.planned`; empty without
     setpoints: int
     refusals: Mapping[Reason, int]  # of trajectories
     without_plan: Mapping[Reason, int]  # plan ticks
@@ -140,6 +140,11 @@ class Story:
         return (time_ns - self.start_ns) * 1e-9
 
     @property
+    def planned(self) -> list[Plan]:
+        """The plan ticks in which there was something to plan, timed."""
+        return [plan for plan in self.plans if plan.reason is None and plan.stages]
+
+    @property
     def plan_deadline_ns(self) -> int:
         """A plan that is not done by then is late: its trajectory should have begun."""
         given = self.recording.header.settings.get("plan_latency_ns")
@@ -164,7 +169,7 @@ class Story:
             plan_rate_hz=(len(self.plans) - 1) / (span_ns * 1e-9) if span_ns else 0.0,
             accepted=sum(plan.accepted is True for plan in self.plans),
             late=late,
-            work_ms=percentiles([plan.work_ns * 1e-6 for plan in self.plans]),
+            work_ms=percentiles([plan.work_ns * 1e-6 for plan in self.planned]),
             setpoints=len(self.steps),
             refusals=_counted(reason for plan in self.plans for reason in plan.refusals),
             without_plan=_counted(plan.reason for plan in self.plans if plan.reason is not None),
