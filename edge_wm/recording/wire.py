@@ -6,7 +6,7 @@ order of the values is that of the definitions in `messages.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -365,8 +365,3 @@ def pack(event: Event) -> list[Any]:
 def unpack(name: str, values: Values) -> Event:
     """The event of a message `name` ("PlanEnd"). Raises ValueError where it is none of ours."""
     return _UNPACK[name](values)
-
-
-def kinds() -> Iterator[str]:
-    """The names of the messages that are events."""
-    return iter(_UNPACK)
