@@ -221,6 +221,21 @@ def test_late_imu_messages_are_made_good() -> None:
     assert np.hypot(*(on_time[:2] - delayed[:2])) < 5e-3
 
 
+def test_turning_is_read_off_between_two_imu_samples() -> None:
+    """Wheel stamps fall anywhere between the IMU's; the wheels slip, so they cannot tell."""
+    plant = Plant(lambda t: (0.0, 1.5), 3.0)
+    generator = np.random.default_rng(0)
+    wheels = []
+    for index in range(1, 290):
+        stamp_ns = index * 10 * MS + int(generator.uniform(0, 9) * MS)
+        slipping = np.array([[-stamp_ns * 1e-9, stamp_ns * 1e-9], [0, 0]], np.float32)
+        wheels.append(Sample("wheels", stamp_ns, stamp_ns + 12 * MS, index, slipping))
+    yaws = [o.data[2] for o in drive(Odometry(ROVER), wheels, plant.imu_samples(noise=1e-6))]
+    for sample, yaw in zip(wheels[1:], yaws[1:], strict=True):
+        turned = 1.5 * (sample.stamp_ns - wheels[1].stamp_ns) * 1e-9
+        assert apart(yaw - yaws[1], turned) < 1e-4
+
+
 @pytest.mark.parametrize("how", ["silent", "frozen", "nan", "shape"])
 def test_a_failed_gyroscope_falls_back_on_the_wheels(how: str) -> None:
     plant = Plant(wander, 20.0)
