@@ -63,7 +63,7 @@ from edge_wm.world_model import WorldModel
 DRIVERS = ("planner", "blind", "straight", "random", "geometry")
 GOAL_DISTANCE = 0.30  # m, in truth
 TIME_LIMIT_S = 30.0
-SETTLE_NS = 300_000_000  # sensors deliver before the guard is activated
+SETTLE_NS = 1_000_000_000  # at rest before the guard is activated: the gyroscope's bias is learned
 BLIND_TO = ("risk", "clearance")  # cost terms that are read from the camera
 TRUTH_EVERY_NS = 50_000_000  # in recordings
 OBSTACLE_REASONS = (Reason.obstacle_ahead, Reason.obstacle_near)

@@ -127,6 +127,8 @@ def replay(
         if on_event is not None:
             on_event(number)
         match event:
+            case Sample() if robot.streams[event.stream].derived_from:
+                continue  # derived again from what it was derived from
             case Sample():
                 runtime.push(event)
             case Activate():

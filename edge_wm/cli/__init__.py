@@ -12,6 +12,10 @@ import os
 import sys
 from typing import Annotated
 
+# Before numpy is loaded: its matrices here are small, and a pool of threads that waits in a busy
+# loop takes the processors from the ticks.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import typer
 
 import edge_wm

@@ -219,7 +219,7 @@ class RunSettings:
 
     seed: int
     plan_latency_ns: int  # a trajectory starts this long after its plan tick began
-    goal_tolerance: float = 0.25  # m, rad: a pose goal is reached within this of the odometry
+    goal_tolerance: float = 0.20  # m, rad: a pose goal is reached within this of the odometry
 
     @staticmethod
     def for_robot(robot: Robot, seed: int) -> RunSettings:
@@ -300,6 +300,7 @@ class Runtime:
                 return
             derived = self._odometry.push(sample)
             if derived is not None:
+                self._write(derived)
                 for view in self._views[derived.stream]:
                     view.push(derived)
             for drop in self._odometry.drops():

@@ -13,6 +13,7 @@ any thread) the robot is braked to rest before the link is closed.
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -30,10 +31,12 @@ from edge_wm.planner import ClockBudget
 from edge_wm.reasons import EXPLANATIONS, Reason
 from edge_wm.recording import Prediction
 from edge_wm.runtime import PlanRequest, Runtime, Thought
-from edge_wm.types import Goal, Setpoint, Verdict
+from edge_wm.types import Goal, Setpoint
 
 LINK_POLL_S = 0.002
+REST_NS = 100_000_000  # standing still for this long is rest
 SENSORS_WITHIN_S = 5.0
+ALIVE_S = 1.0  # also the time at rest in which the gyroscope's bias is learned
 AT_REST_WITHIN_S = 2.0  # after a stop; more than any robot file's braking takes
 IMAGINE_EVERY = 10  # plan ticks between two predictions for people
 # What planning may use of the time until its trajectory starts; the rest is for finishing it.
@@ -91,7 +94,7 @@ class Live:
         self._stop = threading.Event()  # no more plans; brake
         self._end = threading.Event()  # all threads
         self._error: BaseException | None = None
-        self._verdict: Verdict | None = None
+        self._moving_ns = 0  # when a setpoint last commanded motion
         self._threads: list[threading.Thread] = []
 
     def now_ns(self) -> int:
@@ -124,7 +127,7 @@ class Live:
         self._stop.set()
         self.runtime.request(Mode.stop, "supervisor", self.now_ns(), Reason.operator_stop)
         patience = time.monotonic() + AT_REST_WITHIN_S
-        while time.monotonic() < patience and not self._resting() and self._error is None:
+        while time.monotonic() < patience and not self._resting() and not self._end.is_set():
             time.sleep(0.01)
         self._end.set()
         for thread in self._threads:
@@ -135,12 +138,18 @@ class Live:
             raise self._error
 
     def activate(self) -> None:
-        """Let the robot move, once every stream that the model needs is usable.
+        """Let the robot move, once all streams that the model needs were usable for `ALIVE_S`.
 
-        Raises: SystemTroubleError naming those that are not after `SENSORS_WITHIN_S`.
+        Raises: SystemTroubleError naming those that are not within `SENSORS_WITHIN_S`.
         """
         patience = time.monotonic() + SENSORS_WITHIN_S
-        while (missing := self.runtime.unusable()) and not self.failed:
+        alive_since = math.inf
+        while time.monotonic() - alive_since < ALIVE_S and not self.failed:
+            time.sleep(0.01)
+            if not (missing := self.runtime.unusable()):
+                alive_since = min(alive_since, time.monotonic())
+                continue
+            alive_since = math.inf
             if time.monotonic() > patience:
                 why = "; ".join(
                     f"{name}: {EXPLANATIONS[reason].sentence} {EXPLANATIONS[reason].check}"
@@ -150,7 +159,6 @@ class Live:
                     f"every stream that the model needs must be alive within "
                     f"{SENSORS_WITHIN_S:g} s, but {why}"
                 )
-            time.sleep(0.01)
         self.runtime.activate(self.now_ns())
 
     @property
@@ -165,7 +173,7 @@ class Live:
         except BaseException as error:
             self._error = self._error or error
             self._stop.set()
-            if body is not self._plan_ticks:
+            if body != self._plan_ticks:
                 self._end.set()  # nobody is left to brake: the device's own dead-man does
 
     def _serve_link(self) -> None:
@@ -179,9 +187,11 @@ class Live:
 
     def _setpoint_ticks(self) -> None:
         for now_ns in self._ticks(self.runtime.robot.setpoint_period_ns, self.setpoint, self._end):
-            self._verdict = self.runtime.step(now_ns)
+            setpoint = self.runtime.step(now_ns).setpoint
+            if np.any(setpoint.velocity):
+                self._moving_ns = now_ns
             if not self._shadow:
-                self._outbox.append(self._verdict.setpoint)
+                self._outbox.append(setpoint)
 
     def _plan_ticks(self) -> None:
         runtime = self.runtime
@@ -221,5 +231,6 @@ class Live:
                 due_ns += skipped * period_ns
 
     def _resting(self) -> bool:
-        verdict = self._verdict
-        return verdict is not None and not np.any(verdict.setpoint.velocity[-1])
+        """Has rest been commanded for long enough to have come true?"""
+        rest_ns = self.now_ns() - self._moving_ns
+        return rest_ns > self.runtime.robot.actuation_delay_ns + REST_NS
