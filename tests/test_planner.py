@@ -374,11 +374,18 @@ def test_the_policy_s_mean_and_samples_are_candidates() -> None:
     assert 0.08 < off.std() < 0.12
     # the others are not the policy's
     assert np.abs(batches[0][42:] - mean).mean() > 0.2
-    for bad in (nan, inf):
-        broken = PolicyProposal(np.full((12, 2), bad, np.float32), std)
-        without = plan(planner_of(), rollout, policy=broken)
-        assert np.isfinite(batches[-2]).all()
-        assert np.isfinite(without.cost)
+
+
+@pytest.mark.parametrize("bad", [nan, inf])
+@pytest.mark.parametrize("where", ["mean", "std"])
+def test_a_policy_that_is_not_finite_is_left_out(bad: float, where: str) -> None:
+    fine = np.full((12, 2), 0.1, np.float32)
+    broken = fine.copy()
+    broken[3, 1] = bad
+    policy = PolicyProposal(**{"mean": fine, "std": fine, where: broken})
+    with_it, without = planner_of(policy_candidates=40), planner_of(policy_candidates=40)
+    rollout = distance_to(np.array([0.5, 0.5]))
+    same(plan(with_it, rollout, policy=policy), plan(without, rollout))
 
 
 def test_policy_candidates_leave_room_for_the_two_that_are_always_there() -> None:
@@ -519,9 +526,18 @@ def test_the_order_in_which_candidates_are_rolled_out_does_not_matter() -> None:
         same(plan(one, rollout, at_ns=k * PLAN_NS), plan(two, scattered, at_ns=k * PLAN_NS))
 
 
-def test_of_equal_candidates_the_first_wins() -> None:
-    proposal = plan(planner_of(), scored(lambda a: np.zeros(len(a))))
-    assert not proposal.actions.any()  # the mean of a cold start, before all noise
+@pytest.mark.parametrize("candidates", [2, 17, 128, 1000])
+def test_of_equal_candidates_the_first_wins(candidates: int) -> None:
+    cost = np.array([1.0, *((7919 * i) % 3 % 2 for i in range(1, candidates))], np.float32)
+    batches: list[Float32] = []
+
+    def rollout(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+        batches.append(actions)
+        return Rollout(cost, np.zeros(len(cost), bool))
+
+    planner = planner_of(candidates=candidates, elites=1, iterations=1)
+    proposal = plan(planner, rollout)
+    np.testing.assert_array_equal(proposal.actions, batches[0][cost.tolist().index(cost.min())])
 
 
 def test_the_proposal_says_what_it_is() -> None:

@@ -354,6 +354,20 @@ def test_position_axes_keep_every_limit_and_can_brake_from_every_knot(case) -> N
         assert stop.position.min() >= limit.position_min - 1e-12
 
 
+def test_position_axes_thrown_from_limit_to_limit_stay_within_them() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        limit = replace(
+            JOINT,
+            acceleration=rng.uniform(1, 20),
+            braking=rng.uniform(1, 20),
+            jerk=rng.uniform(20, 500),
+        )
+        actions = rng.choice([-1.5, -0.9, 0.0, 0.9, 1.5], 8)
+        trajectory = finished(actions, (limit,), at(rng.uniform(-1, 1)))
+        assert problems(trajectory, (limit,)) == []
+
+
 def test_position_targets_are_reached_when_their_step_ends() -> None:
     times = 0.15 * np.arange(1, 13)
     actions = 0.4 * np.sin(2 * np.pi * 0.3 * times) ** 2
