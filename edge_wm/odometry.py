@@ -129,8 +129,10 @@ class Odometry:
         if self._good is None or self._plausible(self._good, now):
             return self._good or now
         if self._odd is not None and self._plausible(self._odd, now):
+            # It went on from there; the way in between is not known.
             self._past.clear()
-            return self._odd  # it went on from there: the way in between is not known
+            self._past.append((self._odd.stamp_ns, self._distance, self._yaw))
+            return self._odd
         return None
 
     def _plausible(self, before: _Wheels, now: _Wheels) -> bool:

@@ -177,6 +177,14 @@ def test_newest_before_now() -> None:
     assert slightly_ahead.streams["odometry"].age_ns == 0
 
 
+def test_what_is_not_yet_is_not_matched() -> None:
+    synchronizer = plan_view()
+    early = pose(985 * MS)
+    for sample in (early, pose(1010 * MS), image(1000 * MS)):
+        synchronizer.push(sample)
+    assert synchronizer.observe(1002 * MS).streams["odometry"].sample is early
+
+
 def test_refused_use() -> None:
     with pytest.raises(UsageError) as caught:
         Synchronizer(ROVER, ["camra"], None)
