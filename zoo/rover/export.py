@@ -35,26 +35,27 @@ from model import (
 )
 
 CANDIDATES = 128
-RISK_BOUND = 0.5  # a step in which contact is more likely than this is infeasible
+RISK_BOUND = 0.95  # a step in which contact is more likely than this is infeasible
 COMFORT = 0.15  # m: nearer to an obstacle than this costs something
 NEAR_GOAL = 0.5  # m: from here on the goal's heading counts
 COST_TERMS = {  # name: (weight, least, most, meaning)
-    "goal": (0.1, 0.0, 10.0, "distance to the goal, m, at every step"),
-    "heading": (0.1, 0.0, 10.0, "looking away from the goal: 0 at it, up to 2 away from it"),
+    "goal": (0.02, 0.0, 10.0, "distance to the goal, m, at every step"),
+    "heading": (0.0, 0.0, 10.0, "looking away from the goal: 0 at it, up to 2 away from it"),
     "yaw": (0.2, 0.0, 10.0, "heading error near the goal, if it has a heading: 0 to 2"),
-    "risk": (5.0, 1.0, 100.0, "probability of touching something, at every step"),
+    "risk": (2.0, 0.5, 100.0, "probability of touching something, at every step"),
     "clearance": (0.3, 0.0, 10.0, "lack of clearance below 0.15 m, squared, 0 to 1"),
     "reverse": (0.1, 0.0, 10.0, "driving backwards, as a share of full speed"),
     "turn": (0.01, 0.0, 10.0, "turning, as a share of full speed, squared"),
+    "value": (5.0, 0.0, 50.0, "distance to the goal at the end of the horizon, m"),
 }
 PLANNER = {
     "kind": "mppi",
     "candidates": CANDIDATES,
     "iterations": 2,
     "elites": 16,
-    "noise_std": [0.3, 0.9],
-    "temperature": 0.2,
-    "noise_beta": 1.0,
+    "noise_std": [0.4, 1.4],
+    "temperature": 0.3,
+    "noise_beta": 3.0,
     "momentum": 0.1,
 }
 BATCH = {  # of the TFLite files
