@@ -35,7 +35,7 @@ def test_most_straight_lines_are_blocked() -> None:
         start = np.array(world.start[:2])
         line = start + np.linspace(0, 1, 200)[:, None] * (np.array(world.goal) - start)
         blocked += bool(world.geometry().clearance(line).min() < RADIUS)
-    assert 0.6 < blocked / len(WORLDS) < 0.95
+    assert 0.5 < blocked / len(WORLDS) < 0.95
 
 
 @pytest.mark.parametrize("world", WORLDS[:12], ids=lambda world: str(world.seed))
@@ -71,8 +71,8 @@ def wall(x: float, y: float, half_x: float, half_y: float) -> list[float]:
     ("walls", "arrives"),
     [
         ([], True),
-        ([wall(0.0, 0.0, 0.05, 0.4)], True),  # a short wall: see around it
-        ([wall(0.0, 0.0, 0.05, 1.8)], False),  # a long one: the way leads back too far
+        ([wall(0.0, 0.0, 0.05, 0.15)], True),  # a short wall: see around it
+        ([wall(0.0, 0.0, 0.05, 0.6)], False),  # a long one: the way leads back too far
         ([wall(0.0, 0.0, 0.05, 2.5)], False),  # from side to side: there is no way
         (  # a bay that opens towards the start
             [wall(0.3, 0.0, 0.05, 1.2), wall(-0.7, 1.2, 1.0, 0.05), wall(-0.7, -1.2, 1.0, 0.05)],
