@@ -5,13 +5,17 @@ An episode is one generated world: drive from the start to the goal. It runs thr
 with the planner's latency modeled as a fixed delay, so a table depends on nothing but its seeds.
 
     driver      what it may use
-    planner     the bundle's model and its planner
-    blind       the same, without every cost and constraint that looks at the camera
+    planner     the bundle's model and its planner, as on the robot
+    no_ranges   the same, without asking the guard what its raw ranges would let pass
+    no_camera   the same, without every cost and constraint that looks at the camera
+    neither     without both
     straight    turn towards the goal and drive; no model, no camera
     random      twists held for a while; no goal
     geometry    the same planner with a kinematic model on the *true* world: the upper bound
 
-All of them are under the same guard, which brakes for what the range scanner sees.
+All of them are under the same guard, which brakes for what the range scanner sees. So the table
+tells apart what the camera's model adds (planner against no_camera, no_ranges
+against neither) and what the guard's foresight adds (planner against no_ranges).
 
 An episode succeeds if the runtime says that the goal is reached, the robot truly is within
 `GOAL_DISTANCE` of it, and it never touched anything. It is a collision if it touched something.
@@ -60,7 +64,15 @@ from edge_wm.types import (
 )
 from edge_wm.world_model import WorldModel
 
-DRIVERS = ("planner", "blind", "straight", "random", "geometry")
+DRIVERS = (
+    "planner",
+    "no_ranges",
+    "no_camera",
+    "neither",
+    "straight",
+    "random",
+    "geometry",
+)
 GOAL_DISTANCE = 0.30  # m, in truth
 TIME_LIMIT_S = 30.0
 SETTLE_NS = 1_000_000_000  # at rest before the guard is activated: the gyroscope's bias is learned
@@ -91,8 +103,8 @@ class Episode:
 class BlindDriver(ModelDriver):
     """The model's planner, with all that looks at the camera taken out of the cost."""
 
-    def __init__(self, model: WorldModel, planner: Planner) -> None:
-        super().__init__(model, planner)
+    def __init__(self, model: WorldModel, planner: Planner, *, foresight: bool = True) -> None:
+        super().__init__(model, planner, foresight=foresight)
         self.rollout = self._blind
 
     def _blind(self, belief: Belief, actions: Float32, goal: Goal, seed: int) -> Rollout:
@@ -281,7 +293,8 @@ class Cockpit:
         planner = make_planner(planner_settings(manifest, candidates), robot.axes)
         if name == "geometry":
             return GeometryDriver(robot, planner, manifest.step_ns)
-        return {"planner": ModelDriver, "blind": BlindDriver}[name](self._model, planner)
+        kind = BlindDriver if name in ("no_camera", "neither") else ModelDriver
+        return kind(self._model, planner, foresight=name in ("planner", "no_camera"))
 
     def drive(self, job: Job, journal: Journal | None = None) -> Episode:
         """One episode, in simulated time."""

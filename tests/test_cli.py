@@ -61,7 +61,7 @@ def test_version():
         (("run", "--robot", "submarine"), 2, "submarine"),
         (("run", "--robot", "arm"), 2, "no bundle is shipped for the robot 'arm'"),
         (("run", "--bundle", "nowhere.wmb"), 2, "nowhere.wmb"),
-        (("eval", "--drivers", "planner,pilot"), 2, "no driver 'pilot'; choose of planner, blind"),
+        (("eval", "--drivers", "planner,pilot"), 2, "no driver 'pilot'; choose of planner"),
         (("replay", "nowhere.mcap"), 1, "nowhere.mcap"),
         (("report", "nowhere.mcap"), 1, "nowhere.mcap"),
         (("bundle", "verify", "nowhere.wmb"), 2, "nowhere.wmb"),

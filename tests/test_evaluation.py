@@ -61,8 +61,8 @@ def test_the_shipped_model_drives_to_its_goals():
 
 def test_blind_is_worse_than_seeing_on_worlds_where_something_is_in_the_way():
     worlds = held_back(6, 2)
-    blind = [cockpit().drive(job("blind", world)) for world in worlds]
-    seeing = [cockpit().drive(job("planner", world)) for world in worlds]
+    blind = [cockpit().drive(job("neither", world)) for world in worlds]
+    seeing = [cockpit().drive(job("no_ranges", world)) for world in worlds]
     assert sum(e.success for e in blind) < sum(e.success for e in seeing)
 
 

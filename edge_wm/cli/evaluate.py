@@ -7,6 +7,7 @@ import sys
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -31,7 +32,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="Of planner, blind, straight, random, geometry; all if absent.",
+            help="Of planner, no_ranges, no_camera, neither, straight, random, geometry; "
+            "all if absent.",
         ),
     ] = None,
     drop_frames: Annotated[
@@ -103,22 +105,25 @@ def evaluate(
     table = Table(
         title=f"{episodes} episodes in held-back worlds, seed {seed}, "
         f"{opened.manifest.name} {opened.manifest.version}",
-        caption="in brackets: Wilson 95 % intervals; time and way: means over the successes",
+        caption="in brackets: Wilson 95 % intervals; time: mean over the successes",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+        pad_edge=False,
     )
-    for column in ("driver", "success", "collision", "time", "way", "refused", "guard braked"):
+    for column in ("driver", "success %", "collision %", "time s", "refused %", "braked %"):
         table.add_column(column, justify="left" if column == "driver" else "right", no_wrap=True)
     for line in rows:
         table.add_row(
             line.driver,
             _share(line.success_rate, line.success_interval),
             _share(line.collision_rate, line.collision_interval),
-            f"{line.seconds:.1f} s",
-            f"{line.distance:.1f} m",
-            f"{line.refused_share:.1%}",
-            f"{line.braked_share:.1%}",
+            f"{line.seconds:.1f}" if line.success_rate else "-",
+            f"{line.refused_share * 100:.1f}",
+            f"{line.braked_share * 100:.1f}",
         )
     Console().print(table)
 
 
 def _share(rate: float, interval: tuple[float, float]) -> str:
-    return f"{rate:6.1%} [{interval[0]:.1%}, {interval[1]:.1%}]"
+    low, high = interval
+    return f"{rate * 100:.1f} ({low * 100:.0f}-{high * 100:.0f})"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,7 @@ class Viewer:
                 pass
         return 0
 
-    def _log(self, now_ns: int, path: str, value: object) -> None:
+    def _log(self, now_ns: int, path: str, value: Any) -> None:
         self._stream.set_time("run", duration=now_ns * 1e-9)
         self._stream.log(path, value)
 

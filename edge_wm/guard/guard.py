@@ -20,6 +20,7 @@ Nothing here reads a clock or draws a number, and a bad world never raises.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from math import inf
 
 import numpy as np
@@ -31,6 +32,7 @@ from edge_wm.guard.ranges import (
     ORIGIN,
     Pose,
     Scanner,
+    are_clear,
     between,
     compose,
     free_way,
@@ -43,7 +45,9 @@ from edge_wm.reasons import Reason
 from edge_wm.robot import FUTURE_TOLERANCE_NS, Region, Robot, Stream, sphere_centers
 from edge_wm.types import (
     Acceptance,
+    Bool,
     Command,
+    Float32,
     Float64,
     Motion,
     Observation,
@@ -62,6 +66,9 @@ LONGEST_LEAD_NS = 1_000_000_000
 # After a stop at an obstacle the way must be clear by this much more before driving on (m), or
 # the noise of the scanner (some mm to 1 cm) would start and stop the base in turn.
 RESUME_MARGIN = 0.02
+
+# How far `foresight` looks: about as long as it takes to stop.
+FORESIGHT_NS = 600_000_000
 
 # Something near ends being near at this many slow distances, for the same reason.
 SLOW_RELEASE = 1.2
@@ -683,6 +690,31 @@ class Guard:
         return False
 
     # ---- what was and will be commanded -------------------------------------------------------
+    def foresight(self, start_ns: int, step_ns: int) -> Callable[[Float32], Bool] | None:
+        """Tells which of a planner's candidates the raw ranges will let pass at first.
+
+        The answer is a function of actions (K, H, A), each held for `step_ns` from `start_ns` on,
+        that gives (K,) False where the base would come too near to a point of the newest scan
+        within `FORESIGHT_NS`. None without a scan. A planner that asks it does not propose what
+        `step` would only brake for; what `step` enforces is untouched by it.
+        """
+        vx, wz = self._playback.vx, self._playback.wz
+        if self._points is None or vx is None or wz is None or not self._knots:
+            return None
+        points = moved_back(self._points, self._predict(start_ns).pose)
+        steps = max(1, FORESIGHT_NS // step_ns)
+        axis = self.robot.axes[vx]
+        fastest = max(-axis.velocity_min, axis.velocity_max)
+        radius = self._clear_radius + RESUME_MARGIN
+        reach = radius + steps * step_ns * 1e-9 * fastest
+        points = points[:, np.square(points).sum(axis=0) < reach**2]
+
+        def passes(actions: Float32) -> Bool:
+            twists = actions[:, :steps, [vx, wz]].astype(np.float64)
+            return are_clear(points, twists, step_ns * 1e-9, radius)
+
+        return passes
+
     def command_at(self, at_ns: int) -> Command:
         """What is commanded at the first knot from `at_ns` on that a trajectory can start at."""
         if not self._knots:

@@ -27,13 +27,15 @@ from math import cos, pi, sin
 import numpy as np
 
 from edge_wm.robot import Robot
-from edge_wm.types import Array, Float64
+from edge_wm.types import Array, Bool, Float64
 
 Pose = tuple[float, float, float]  # x, y (m), yaw (rad)
 ORIGIN: Pose = (0.0, 0.0, 0.0)
 
 # Rounding of 64 bits in distances of some meters, far below anything physical.
 ROUNDING = 1e-9
+
+LOOKS = 3  # a step, by `are_clear`: every 3.5 cm at 0.7 m/s and 150 ms
 
 
 class Scanner:
@@ -83,6 +85,27 @@ def is_clear(points: Float64, way: Float64, radius: float) -> bool:
     now = apart[0]
     allowed = np.minimum(radius**2, now) - ROUNDING
     return bool((apart >= allowed).all())
+
+
+def are_clear(points: Float64, twists: Float64, step_s: float, radius: float) -> Bool:
+    """Which of K sequences of twists take a circle nowhere that `is_clear` would forbid. (K,)
+
+    points: (2, P) m, seen from where it starts; twists: (K, S, 2) vx, wz, each held for
+    `step_s`. Looked at `LOOKS` times a step, on the arc's chord in its middle heading.
+    """
+    count = len(twists)
+    x, y, yaw = np.zeros(count), np.zeros(count), np.zeros(count)
+    allowed = np.minimum(radius**2, np.square(points).sum(axis=0)) - ROUNDING
+    clear = np.ones(count, np.bool_)
+    part_s = step_s / LOOKS
+    for i in range(twists.shape[1] * LOOKS):
+        vx, wz = twists[:, i // LOOKS, 0], twists[:, i // LOOKS, 1]
+        heading = yaw + 0.5 * part_s * wz
+        x, y = x + part_s * vx * np.cos(heading), y + part_s * vx * np.sin(heading)
+        yaw = yaw + part_s * wz
+        apart = np.square(x[:, None] - points[0]) + np.square(y[:, None] - points[1])
+        clear &= (apart >= allowed).all(axis=1)
+    return clear
 
 
 def free_way(points: Float64, vx: float, wz: float, radius: float) -> float:

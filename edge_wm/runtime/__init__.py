@@ -25,8 +25,9 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -53,13 +54,16 @@ from edge_wm.trajectory import finish
 from edge_wm.types import (
     Acceptance,
     Belief,
+    Bool,
     Budget,
     Drop,
+    Float32,
     Goal,
     Motion,
     Observation,
     PoseGoal,
     Proposal,
+    Rollout,
     RolloutFunction,
     Sample,
     Verdict,
@@ -86,6 +90,8 @@ class PlanRequest:
     acting: Motion  # what acts, from one model step before the stamp to `effective_ns`
     start_ns: int  # when the trajectory starts, in the time of commands
     effective_ns: int  # when its first action begins to act
+    # actions (K, H, A) -> (K,): which the guard's raw ranges let pass; None: no ranges to ask
+    passes: Callable[[Float32], Bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,9 @@ class Driver(Protocol):
 class ModelDriver:
     """The world model and its planner: update, advance, propose."""
 
-    def __init__(self, model: WorldModel, planner: Planner) -> None:
+    def __init__(self, model: WorldModel, planner: Planner, *, foresight: bool = True) -> None:
+        """foresight: do not propose what the guard's raw ranges would brake for at once."""
+        self._foresight = foresight
         self.model = model
         self.planner = planner
         self.rollout: RolloutFunction = model.rollout  # a baseline may look away from something
@@ -141,13 +149,24 @@ class ModelDriver:
         proposal = self.planner.propose(
             advanced,
             request.goal,
-            self.rollout,
+            partial(self._permitted, request),
             budget,
             stamp_ns=stamp_ns,
             policy=policy,
         )
         watch.lap("plan")
         return Thought(proposal, belief, advanced, watch.stages)
+
+    def _permitted(
+        self, request: PlanRequest, belief: Belief, actions: Float32, goal: Goal, seed: int
+    ) -> Rollout:
+        """The rollout, with what the guard would only brake for infeasible."""
+        rollout = self.rollout(belief, actions, goal, seed)
+        if request.passes is None or not self._foresight:
+            return rollout
+        infeasible = rollout.infeasible | ~request.passes(actions)
+        cost = np.where(infeasible, np.float32(np.inf), rollout.cost)
+        return replace(rollout, cost=cost, infeasible=infeasible)
 
     def imagine(self, request: PlanRequest, thought: Thought, images: int = 4) -> Prediction | None:
         """What the model thinks will come of its proposal, with decoded images, for people."""
@@ -179,18 +198,19 @@ def planner_settings(manifest: Manifest, candidates: int | None = None) -> Plann
             f"bundle {manifest.name}: its manifest has no planner section, so it cannot be planned "
             "with; add one and build the bundle again"
         )
+    count = candidates or defaults.candidates
     return PlannerSettings(
         kind=defaults.kind,
         horizon=manifest.horizon,
         step_ns=manifest.step_ns,
-        candidates=candidates or defaults.candidates,
+        candidates=count,
         iterations=defaults.iterations,
-        elites=defaults.elites,
+        elites=min(defaults.elites, count),
         noise_std=defaults.noise_std,
         temperature=defaults.temperature,
         noise_beta=defaults.noise_beta,
         momentum=defaults.momentum,
-        policy_candidates=defaults.policy_candidates,
+        policy_candidates=min(defaults.policy_candidates, count - 2),
     )
 
 
@@ -361,6 +381,7 @@ class Runtime:
                 acting=acting,
                 start_ns=start_ns,
                 effective_ns=start_ns + delay_ns,
+                passes=self.guard.foresight(start_ns, self._step_ns),
             )
 
     def conclude(
@@ -508,6 +529,8 @@ class Runtime:
         return near and abs(turn) <= self.settings.goal_tolerance
 
     def _count(self, reason: Reason | None, acceptance: Acceptance | None, *, late: bool) -> None:
+        if reason is Reason.not_active:
+            return  # it was not asked to do anything yet
         self.counts.plans += 1
         self.counts.late += late
         if reason is not None:
