@@ -205,31 +205,13 @@ def _effort(trajectory: Trajectory, laws: list[AxisLaw]) -> Finding | None:
     return None
 
 
-def unstoppable(trajectory: Trajectory, laws: list[AxisLaw], ways: Float64) -> Finding | None:
-    """A knot from which braking would leave the position limits.
-
-    ways: (M, N, A), from `brake_ways`. The trajectory itself is within all limits. Braking lands
-    on a knot, a trajectory may end between two: so up to B h² further is allowed.
-    """
-    for axis, law in enumerate(laws):
-        if law.axis.kind != "position":
-            continue
-        slack = law.axis.braking * law.period_s**2
-        values = ways[:, :, axis]
-        low, high = _position_range(trajectory, law, axis)
-        worst = np.maximum((values - high).max(axis=0), (low - values).max(axis=0)) - slack
-        place = _first(~(worst <= 0.0))
-        if place is not None:
-            index = place[0]
-            return Reason.position_limit, (
-                f"braking from {_time(trajectory, index)} would take {law.axis.name} "
-                f"{worst[index] + slack:.4g} beyond its position limits"
-            )
-    return None
-
-
 def brakes(trajectory: Trajectory, laws: list[AxisLaw]) -> Float64:
-    """(M, N, A): where the axes go if the guard brakes from each knot."""
+    """(M, N, A): where the axes go if the guard brakes from each knot.
+
+    No further than the trajectory goes itself, to B h^2: the trajectory slows down within the
+    same limits, and nothing within them is quicker than `AxisLaw.brake`. So positions that are
+    within limits at every knot need no second look; postures of several axes do.
+    """
     return brake_ways(laws, trajectory.position, trajectory.velocity, trajectory.acceleration)
 
 

@@ -63,10 +63,9 @@ def replays() -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "replay": replays,
-    **{f"table: {driver}": partial(table, driver) for driver in DRIVERS},
-    **{f"collisions, block {n}": partial(block, n, Disturbances()) for n in range(1, 6)},
-    **{
-        f"collisions, frames dropped and delayed, block {n}": partial(block, n, WORSE)
-        for n in range(1, 6)
-    },
+    "table: planner": partial(table, "planner"),
 }
+for n in range(1, 6):
+    PARTS[f"collisions, block {n}"] = partial(block, n, Disturbances())
+    PARTS[f"collisions, frames dropped and delayed, block {n}"] = partial(block, n, WORSE)
+PARTS |= {f"table: {driver}": partial(table, driver) for driver in DRIVERS if driver != "planner"}

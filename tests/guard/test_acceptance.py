@@ -294,7 +294,7 @@ def open_arm(**lines: str) -> Robot:
 @pytest.mark.parametrize("over", [-0.004, 0.004])
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_position(over: float, sign: float):
-    """The shoulder goes to 2.6 rad, from 2.3; beyond is refused, also braking's own way."""
+    """The shoulder goes to 2.6 rad, from 2.3; beyond is refused."""
     robot = open_arm()
     go = bump(2.0, 8, 30, 8, 0.005)
     way = float(np.sum(trajectory(robot, 0, {0: go}).velocity[:, 0]) * 0.005)
@@ -405,6 +405,49 @@ def test_arm_regions():
     further = bump(6.0, 12, 30, 300, 0.005)
     answer = ask(trajectory(ARM, START_NS + 5 * MS, {0: -further}), ARM)
     assert answer.reasons == (Reason.outside_workspace,)
+
+
+def test_an_arm_that_would_leave_a_clear_path_by_braking_is_refused():
+    """Shoulder in, elbow out around the post: stopped halfway, the shoulder still goes on."""
+    q = (0.86, -1.19)
+    shoulder = np.concatenate((np.zeros(9), bump(7.5, 20, 19, 41, 0.005)))
+    elbow = np.concatenate((np.zeros(38), -bump(9.0, 20, 7, 23, 0.005)))
+    case = trajectory(ARM, START_NS + 5 * MS, {0: shoulder, 1: elbow})
+    guard = ready(ARM, q=q)
+    command = guard.command_at(START_NS)
+    case = replace(case, position=case.position + command.position)
+    answer = guard.accept(case, arm_view(START_NS, q=q), START_NS)
+    assert answer.reasons == (Reason.inside_keep_out,)
+    assert answer.detail == "braking from 0.240 s a part of the body is 0.00296 m too far"
+
+
+@pytest.mark.parametrize("gap", [-0.004, 0.004])
+def test_the_pose_of_a_moving_base_is_moved_on_by_what_was_commanded(gap: float):
+    """The pose is of now, but the base still obeys the commands of 40 ms ago."""
+    plan = drive()
+    h, k, lead = 10 * MS, 40, 5
+    gone = float(plan.position[k + lead, 0] - plan.position[k - 4 - 1, 0])
+    rest_way = float(plan.position[-1, 0] - plan.position[k + lead, 0])
+    end = gone + rest_way + 0.18 + gap
+    robot = rover_with(workspace=f"[{{frame: odom, box: {{lower: [-1, -1], upper: [{end}, 1]}}}}]")
+    guard = ready(robot)
+    far_back = (-0.9 + 0.18, 0.0, 0.0)
+    assert guard.accept(plan, rover_view(START_NS, pose=far_back), START_NS).accepted
+    for tick in range(1, k + 1):
+        now_ns = START_NS + tick * h
+        guard.step(now_ns, rover_view(now_ns, pose=far_back))
+    at = k + lead
+    follow = replace(
+        plan,
+        sequence=2,
+        start_ns=now_ns + h + lead * h,
+        stamp_ns=now_ns,
+        position=plan.position[at:] - plan.position[at],
+        velocity=plan.velocity[at:],
+        acceleration=plan.acceleration[at:],
+    )
+    answer = guard.accept(follow, rover_view(now_ns), now_ns)
+    assert names(answer.reasons) == ([] if gap > 0 else ["outside_workspace"])
 
 
 def test_an_arm_whose_joints_were_never_seen_is_refused():

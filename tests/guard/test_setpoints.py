@@ -20,6 +20,7 @@ from guard.scenes import (
     bump,
     drive,
     free_scan,
+    motion_of,
     names,
     observation,
     ready,
@@ -94,6 +95,15 @@ def test_a_setpoint_says_until_when_it_holds_and_how_to_brake_on_the_same_arc():
     assert setpoint.brake_end_ns.tolist() == [now_ns + 220 * MS] * 2
     assert setpoint.effort is None
 
+    slow_turn = trajectory(
+        ROVER, START_NS + H, {0: bump(1.0, 8, 26, 20, 0.01), 1: bump(1.0, 8, 26, 20, 0.01)}
+    )
+    guard = ready()
+    assert guard.accept(slow_turn, rover_view(START_NS), START_NS).accepted
+    setpoint = play(guard, 50)[-1].setpoint
+    np.testing.assert_allclose(setpoint.brake_deceleration, [2.0, 2.0])
+    assert setpoint.brake_end_ns.tolist() == [now_ns + 220 * MS] * 2
+
     straight = ready()
     assert straight.accept(drive(), rover_view(START_NS), START_NS).accepted
     setpoint = play(straight, 50)[-1].setpoint
@@ -128,6 +138,26 @@ def test_effort_is_held_between_knots_and_zero_while_braking():
     setpoint = guard.step(START_NS + 2 * h, arm_view(START_NS + 2 * h)).setpoint
     assert setpoint.effort is not None
     assert setpoint.effort.tolist() == [[3.0, 0.0], [0.0, 0.0]]
+
+
+def test_a_plan_that_starts_harder_than_jerk_allows_is_led_over():
+    """From rest, but with 0.94 m/s^2 in its first knot: the guard builds that up first."""
+    ramp = bump(1.5, 8, 26, 20, 0.01)[5:]
+    low = 26 * 0.01 * 1.5 + 3 * 0.01 * (1.5 + 1.5 * 5 / 8) / 2 + 8 * 0.01 * 0.75
+    plan = trajectory(ROVER, START_NS + H, {0: ramp})
+    assert plan.acceleration[0, 0] == pytest.approx(0.9375)
+    high = 8 * 0.01 * 0.75 * 2 + 26 * 0.01 * 1.5
+    plan.acceleration[52:, 0] *= low / high  # brakes what it gained
+    ps, vs = motion_of(plan.acceleration[:, 0], 0.01)
+    plan.position[:, 0], plan.velocity[:, 0] = ps, vs
+    plan.velocity[-1] = 0.0
+    guard = ready()
+    answer = guard.accept(plan, rover_view(START_NS), START_NS)
+    assert answer.accepted, answer
+    sent = [0.0] + [float(v.setpoint.velocity[1, 0]) for v in play(guard, 60)]
+    jerk = np.diff(sent, n=2) / 0.01**2
+    assert np.abs(jerk).max() <= 20.0 * (1 + 1e-6)
+    assert sent[-1] == pytest.approx(plan.velocity[60, 0], abs=1e-9)
 
 
 def test_a_newer_trajectory_takes_over_at_its_start():
