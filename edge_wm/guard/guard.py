@@ -306,10 +306,13 @@ class Guard:
     def _out_of_bounds(
         self, trajectory: Trajectory, observation: Observation, now_ns: int
     ) -> list[limits.Finding]:
-        """Where it would leave workspace or enter keep-out zones, braking included for an arm."""
+        """Where it, or braking from it, would leave position limits, workspace, keep-out zones."""
         findings = []
-        found = self._body_breach(trajectory)
-        findings += [found] if found else []
+        laws = self._playback.laws
+        if any(law.axis.kind == "position" for law in laws):
+            ways = limits.brakes(trajectory, laws)
+            found = limits.unstoppable(trajectory, laws, ways) or self._body_breach(ways)
+            findings += [found] if found else []
         for stream, workspace, keep_out in self._base_regions:
             pose = self._base_pose(stream, observation, now_ns)
             if pose is None:
@@ -333,13 +336,12 @@ class Guard:
         self._accepted_sequence = trajectory.sequence
 
     # ---- regions ------------------------------------------------------------------------------
-    def _body_breach(self, trajectory: Trajectory) -> limits.Finding | None:
-        """Every knot, and braking from the knots: axes that brake apart leave the path."""
+    def _body_breach(self, ways: Float64) -> limits.Finding | None:
+        """ways: (M, N, A): the knots, then braking from each, which leaves the path."""
         workspace, keep_out = self._body_regions
         kinematics = self.robot.kinematics
         if kinematics is None or not (workspace or keep_out):
             return None
-        ways = limits.brakes(trajectory, self._playback.laws)
         names = self.robot.axis_names
         columns = [names.index(joint) for joint in kinematics.moving]
         radii = np.array([sphere.radius for sphere in kinematics.spheres])

@@ -206,13 +206,32 @@ def _effort(trajectory: Trajectory, laws: list[AxisLaw]) -> Finding | None:
 
 
 def brakes(trajectory: Trajectory, laws: list[AxisLaw]) -> Float64:
-    """(M, N, A): where the axes go if the guard brakes from each knot.
-
-    No further than the trajectory goes itself, to B h^2: the trajectory slows down within the
-    same limits, and nothing within them is quicker than `AxisLaw.brake`. So positions that are
-    within limits at every knot need no second look; postures of several axes do.
-    """
+    """(M, N, A): where the axes go if the guard brakes from each knot."""
     return brake_ways(laws, trajectory.position, trajectory.velocity, trajectory.acceleration)
+
+
+def unstoppable(trajectory: Trajectory, laws: list[AxisLaw], ways: Float64) -> Finding | None:
+    """A knot from which braking would leave the position limits.
+
+    ways: (M, N, A), from `brakes`. The knots themselves are within limits; but a motion that
+    turns back at a limit need not have its acceleration at zero there, and braking must. That
+    braking lands on a knot, where a motion may turn between two, is forgiven: B h^2.
+    """
+    for axis, law in enumerate(laws):
+        if law.axis.kind != "position":
+            continue
+        slack = law.axis.braking * law.period_s**2
+        values = ways[:, :, axis]
+        low, high = _position_range(trajectory, law, axis)
+        worst = np.maximum((values - high).max(axis=0), (low - values).max(axis=0)) - slack
+        place = _first(~(worst <= 0.0))
+        if place is not None:
+            index = place[0]
+            return Reason.position_limit, (
+                f"braking from {_time(trajectory, index)} would take {law.axis.name} "
+                f"{worst[index] + slack:.4g} beyond its position limits"
+            )
+    return None
 
 
 def _outside(

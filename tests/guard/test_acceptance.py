@@ -18,6 +18,7 @@ from guard.scenes import (
     arm_view,
     bump,
     drive,
+    motion_of,
     names,
     observation,
     ready,
@@ -305,6 +306,29 @@ def test_position(over: float, sign: float):
     case = replace(case, position=case.position + (command.position - case.position[0]))
     answer = guard.accept(case, arm_view(START_NS, q=(start, 0.0)), START_NS)
     assert names(answer.reasons) == ([] if over < 0 else ["position_limit"])
+
+
+@pytest.mark.parametrize(("inside", "accepted"), [(0.001, False), (0.004, True)])
+def test_turning_back_at_a_limit_so_hard_that_it_could_not_stop_there(
+    inside: float, accepted: bool
+):
+    """The shoulder turns back with 8 rad/s^2. To stop instead, J = 100 must end that at v = 0,
+    a^3 / 6 J^2 = 8.5 mrad after v = a^2 / 2 J; the turn takes v^2 / 2 a = 6.4 mrad from there."""
+    robot = open_arm()
+    ramp, back = np.linspace(0.0, 8.0, 17), np.linspace(8.0, -8.0, 33)
+    there = np.concatenate((ramp, np.full(10, 8.0), back[1:], np.full(18, -8.0)))
+    go = np.concatenate((there, there[-2::-1]))  # it turns back in the middle of the hold
+    ps, vs = motion_of(go, 0.005)
+    assert vs[-1] == pytest.approx(0.0, abs=1e-9)
+    start = 2.6 - inside - ps.max()
+    guard = ready(robot, q=(start, 0.0))
+    at = guard.command_at(START_NS).position
+    case = trajectory(robot, START_NS + 5 * MS, {0: go}, start=tuple(at))
+    answer = guard.accept(case, arm_view(START_NS, q=(start, 0.0)), START_NS)
+    assert names(answer.reasons) == ([] if accepted else ["position_limit"])
+    if not accepted:
+        assert answer.detail.startswith("braking from 0.")
+        assert answer.detail.endswith("beyond its position limits")
 
 
 def test_an_axis_outside_its_positions_may_come_back_but_not_go_further():

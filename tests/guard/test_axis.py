@@ -143,36 +143,3 @@ def test_pursuit_joins_a_moving_reference_and_stays_on_it():
         v, a = law.pursue(v, a, reference, after)
         reference = after
     assert (v, a) == pytest.approx(reference, abs=1e-12)
-
-
-@given(
-    st.sampled_from(AXES),
-    st.lists(
-        st.tuples(st.integers(1, 25), st.sampled_from([0.0, 0.3, 1.0]), st.booleans()),
-        min_size=1,
-        max_size=5,
-    ),
-)
-def test_braking_from_a_legal_motion_goes_no_further_than_the_motion(
-    axis: Axis, targets: list[tuple[int, float, bool]]
-):
-    """Why positions need no second look: a motion within all limits, ended as quickly as it may.
-
-    The motion is the law's own pursuit of random speeds; braking begins at any of its knots.
-    """
-    law = AxisLaw(axis, H)
-    p, v, a = 0.0, 0.0, 0.0
-    motion = [(p, v, a)]
-    wanted = [(t if up else -t) * axis.velocity_max for n, t, up in targets for _ in range(n)]
-    while wanted or v or a:
-        target = wanted.pop(0) if wanted else 0.0
-        v2, a2 = law.pursue(v, a, (target, 0.0), (target, 0.0)) if wanted else law.brake(v, a)
-        p += H * v + H * H * (2 * a + a2) / 6
-        v, a = v2, a2
-        motion.append((p, v, a))
-    knots = np.array(motion)
-    ways = brake_ways([law], knots[:, :1], knots[:, 1:2], knots[:, 2:])[:, :, 0]
-    slack = max(axis.braking, axis.acceleration) * H * H
-    for k in range(len(knots)):
-        assert ways[:, k].max() <= knots[k:, 0].max() + slack
-        assert ways[:, k].min() >= knots[k:, 0].min() - slack
