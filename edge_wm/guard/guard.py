@@ -67,11 +67,11 @@ LONGEST_LEAD_NS = 1_000_000_000
 # the noise of the scanner (some mm to 1 cm) would start and stop the base in turn.
 RESUME_MARGIN = 0.02
 
-# How far `foresight` looks: about as long as it takes to stop.
-FORESIGHT_NS = 600_000_000
-
 # Something near ends being near at this many slow distances, for the same reason.
 SLOW_RELEASE = 1.2
+
+# How far `foresight` looks: about as long as it takes to stop.
+FORESIGHT_NS = 600_000_000
 
 # However near something is, the speed limit falls no lower than this share: slower than that it
 # saves no distance (a rover's stopping distance there is 2 cm), but the base would never arrive.

@@ -43,7 +43,8 @@ def malformed(trajectory: Trajectory, names: tuple[str, ...], axes: Sequence[Axi
     """What is wrong with axes, shapes or timing, in a sentence; None if nothing is."""
     if trajectory.axes != names:
         return f"axes must be {', '.join(names)}, got {', '.join(map(str, trajectory.axes))}"
-    knots = len(trajectory.position) if isinstance(trajectory.position, np.ndarray) else 0
+    position: object = trajectory.position
+    knots = len(position) if isinstance(position, np.ndarray) and position.ndim else 0
     if knots == 0:
         return "a trajectory has at least one knot, this one has none"
     commands_effort = any(axis.kind == "effort" for axis in axes)

@@ -98,6 +98,8 @@ def test_sequence_must_rise_but_a_refused_one_does_not_count(sequence: int):
             "stamp must not be in the future, got 5005000001 ns",
         ),
         ({"position": np.zeros((0, 2))}, "a trajectory has at least one knot, this one has none"),
+        ({"position": np.zeros(())}, "a trajectory has at least one knot, this one has none"),
+        ({"position": np.zeros(7)}, "position must have shape (7, 2), got (7,)"),
         ({"velocity": np.zeros((7, 2))}, "velocity must have shape (105, 2), got (7, 2)"),
         (
             {"acceleration": np.zeros((105, 2), np.float32)},

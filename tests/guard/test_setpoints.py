@@ -154,7 +154,7 @@ def test_a_plan_that_starts_harder_than_jerk_allows_is_led_over():
     guard = ready()
     answer = guard.accept(plan, rover_view(START_NS), START_NS)
     assert answer.accepted, answer
-    sent = [0.0] + [float(v.setpoint.velocity[1, 0]) for v in play(guard, 60)]
+    sent = [0.0, 0.0] + [float(v.setpoint.velocity[1, 0]) for v in play(guard, 60)]
     jerk = np.diff(sent, n=2) / 0.01**2
     assert np.abs(jerk).max() <= 20.0 * (1 + 1e-6)
     assert sent[-1] == pytest.approx(plan.velocity[60, 0], abs=1e-9)
