@@ -16,7 +16,7 @@ from driving import BUNDLE_FILE
 
 from edge_wm.recording import Step, open_recording
 
-COMMAND = [sys.executable, "-c", "from edge_wm.cli import main; main()"]
+COMMAND = [sys.executable, "-m", "edge_wm"]
 
 
 def call(*arguments: str, cwd: Path | None = None, **environment: str):

@@ -24,7 +24,8 @@ FLOORS: Mapping[int, frozenset[str]] = {
     3: frozenset({"world_model", "compiler", "quantize"}),
     4: frozenset({"runtime", "simulation", "authoring", "importers", "deploy"}),
     5: frozenset({"evaluation", "replay", "report", "doctor", "provision", "calibrate"}),
-    6: frozenset({"cli", "__main__"}),
+    6: frozenset({"cli"}),
+    7: frozenset({"__main__"}),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
