@@ -162,7 +162,8 @@ def _spoiled(rng: np.random.Generator, case: Trajectory, situation: Situation) -
     match int(rng.integers(16)):
         case 0:
             values = getattr(case, name).copy()
-            values[index, axis] = rng.choice([np.nan, np.inf, -np.inf, 1e300])
+            with np.errstate(over="ignore"):  # of a column made float32 before
+                values[index, axis] = rng.choice([np.nan, np.inf, -np.inf, 1e300])
             return replace(case, **{name: values})
         case 1:  # a step in one column, from invisible to large
             values = getattr(case, name).copy()
