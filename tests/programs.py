@@ -261,7 +261,7 @@ def quantized_product(x: Array, weight: Array, scale: Array) -> Array:
     """x (..., K) float32 times weight (N, K) int8 transposed, as the format defines it."""
     largest = np.abs(x).max(axis=-1, keepdims=True)  # m; NaN if there is one
     inverse = np.float32(127) / largest
-    zero = np.isinf(inverse)  # m is 0, or so small that 127 / m is not a number
+    zero = largest < np.float32(1e-30)
     finite = np.isfinite(largest)
     q = np.where(zero | ~finite, 0, np.rint(x * inverse)).astype(np.int32)
     total = (q @ weight.astype(np.int32).T).astype(np.float32)
