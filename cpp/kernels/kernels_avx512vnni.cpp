@@ -77,21 +77,22 @@ inline __m512i four_at(const char *x, size_t c) {
         if constexpr (Panels > 2) c##r = _mm512_dpbusd_epi32(c##r, x, w2);     \
         if constexpr (Panels > 3) e##r = _mm512_dpbusd_epi32(e##r, x, w3);     \
     }
-#define PUT_I8(r, acc, p)                                                                       \
-    if constexpr (Rows > r && Panels > p) {                                                     \
-        const __m512i sum = _mm512_sub_epi32(acc##r, _mm512_loadu_si512(sums + (panel + p) * 16)); \
-        const F16 factor = mul(splat(d.x_scale[row + r]), load(d.scale + (panel + p) * 16));    \
-        finish(d, mul(_mm512_cvtepi32_ps(sum), factor), row + r, panel + p);                    \
+#define SUM_I8(r, acc, p)                                                                     \
+    if constexpr (Rows > r && Panels > p) {                                                   \
+        const __m512i sum = _mm512_sub_epi32(acc##r, _mm512_loadu_si512(offsets + p * 16));   \
+        const F16 factor = mul(splat(d.x_scale[row + r]), load(scale + p * 16));              \
+        store(sums + (p * Rows + r) * kLanes, mul(_mm512_cvtepi32_ps(sum), factor));          \
     }
-#define FINISH_I8(r) PUT_I8(r, a, 0) PUT_I8(r, b, 1) PUT_I8(r, c, 2) PUT_I8(r, e, 3)
+#define SUMS_I8(r) SUM_I8(r, a, 0) SUM_I8(r, b, 1) SUM_I8(r, c, 2) SUM_I8(r, e, 3)
 
 template <int Rows, int Panels, typename Dense>
 void block_i8(const Dense &d, size_t row, size_t panel) {
     const size_t k = edge_wm::kernels::padded(d.k, 4);
     const char *x0 = (const char *)d.x + row * d.x_bytes;
     const char *w = (const char *)d.weight + panel * k * 16;
-    const int32_t *sums =
-        (const int32_t *)((const char *)d.weight + edge_wm::kernels::padded(d.n) * k);
+    const int32_t *offsets =
+        (const int32_t *)((const char *)d.weight + edge_wm::kernels::padded(d.n) * k) + panel * 16;
+    const float *scale = d.scale + panel * 16;
     const __m512i zero = _mm512_setzero_si512();
     __m512i a0 = zero, a1 = zero, a2 = zero, a3 = zero, a4 = zero, a5 = zero;
     __m512i b0 = zero, b1 = zero, b2 = zero, b3 = zero, b4 = zero, b5 = zero;
@@ -105,7 +106,9 @@ void block_i8(const Dense &d, size_t row, size_t panel) {
         ROW_I8(0) ROW_I8(1) ROW_I8(2) ROW_I8(3) ROW_I8(4) ROW_I8(5)
         (void)w1, (void)w2, (void)w3;
     }
-    FINISH_I8(0) FINISH_I8(1) FINISH_I8(2) FINISH_I8(3) FINISH_I8(4) FINISH_I8(5)
+    float sums[Rows * Panels * kLanes];
+    SUMS_I8(0) SUMS_I8(1) SUMS_I8(2) SUMS_I8(3) SUMS_I8(4) SUMS_I8(5)
+    for (size_t p = 0; p < Panels; ++p) finish(d, sums + p * Rows * kLanes, Rows, row, panel + p);
 }
 
 template <int Rows, typename Dense>
@@ -120,8 +123,8 @@ void tile_i8(const Dense &d, size_t row, size_t panel, size_t together) {
 
 #define ROW_F32(r) \
     if constexpr (Rows > r) y##r = _mm512_fmadd_ps(splat(x0[r * d.x_stride + c]), w0, y##r);
-#define FINISH_F32(r) \
-    if constexpr (Rows > r) finish(d, y##r, row + r, panel);
+#define SUM_F32(r) \
+    if constexpr (Rows > r) store(sums + r * kLanes, y##r);
 
 template <int Rows, typename Dense>
 void tile_f32(const Dense &d, size_t row, size_t panel) {
@@ -135,8 +138,10 @@ void tile_f32(const Dense &d, size_t row, size_t panel) {
         ROW_F32(0) ROW_F32(1) ROW_F32(2) ROW_F32(3) ROW_F32(4) ROW_F32(5)
         ROW_F32(6) ROW_F32(7) ROW_F32(8) ROW_F32(9) ROW_F32(10) ROW_F32(11)
     }
-    FINISH_F32(0) FINISH_F32(1) FINISH_F32(2) FINISH_F32(3) FINISH_F32(4) FINISH_F32(5)
-    FINISH_F32(6) FINISH_F32(7) FINISH_F32(8) FINISH_F32(9) FINISH_F32(10) FINISH_F32(11)
+    float sums[Rows * kLanes];
+    SUM_F32(0) SUM_F32(1) SUM_F32(2) SUM_F32(3) SUM_F32(4) SUM_F32(5)
+    SUM_F32(6) SUM_F32(7) SUM_F32(8) SUM_F32(9) SUM_F32(10) SUM_F32(11)
+    finish(d, sums, Rows, row, panel);
 }
 
 double peak_i8(size_t rounds) {

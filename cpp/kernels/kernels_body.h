@@ -25,19 +25,20 @@ inline void put(float *out, F16 value, size_t left) {
     }
 }
 
-inline F16 maximum(F16 a, F16 b) { return select(less(a, b), b, a); }  // a where b is NaN
+// Zero where a row has ended.
+inline F16 masked(F16 value, size_t left) {
+    return left >= kLanes ? value : select(first(left), value, splat(0.0f));
+}
 
 // ---- elementary functions ------------------------------------------------------------------
-// e^x: x = n ln 2 + r with |r| <= ln 2 / 2, and the Taylor polynomial of degree 6 of e^r with its
-// last coefficients fitted: at most 2 units in the last place. NaN stays NaN; below -103 gives 0, above 88.8
-// infinity.
+// e^x: x = n ln 2 + r with |r| <= ln 2 / 2, and the Taylor polynomial of degree 6 of e^r: at most
+// 2 units in the last place. NaN stays NaN; below -87.3 gives 0, above 88.37 infinity.
 inline F16 exp_of(F16 x) {
-    const F16 high = splat(88.8f), low = splat(-103.9f);
-    const M16 below = less(x, low);
-    x = select(less(high, x), high, x);
-    x = select(below, low, x);
-    const F16 n = round_even(mul(x, splat(1.44269504f)));
-    F16 r = fma(n, splat(-0.693145752f), x);
+    const F16 high = splat(88.375f), low = splat(-87.33f);
+    const M16 below = less(x, low), above = less(high, x);
+    const F16 inside = larger(low, smaller(high, x));
+    const F16 n = round_even(mul(inside, splat(1.44269504f)));
+    F16 r = fma(n, splat(-0.693145752f), inside);
     r = fma(n, splat(-1.42860677e-6f), r);
     F16 p = splat(1.38888889e-3f);
     p = fma(p, r, splat(8.33333333e-3f));
@@ -46,10 +47,7 @@ inline F16 exp_of(F16 x) {
     p = fma(p, r, splat(0.5f));
     p = fma(p, r, splat(1.0f));
     p = fma(p, r, splat(1.0f));
-    // 2^n in two factors: n reaches from -150 to 128.
-    const F16 half = round_down(mul(n, splat(0.5f)));
-    const F16 y = mul(mul(p, power_of_two(half)), power_of_two(sub(n, half)));
-    return select(below, splat(0.0f), y);
+    return select(below, splat(0.0f), select(above, splat(INFINITY), mul(p, power_of_two(n))));
 }
 
 // ln x (the polynomial of Cephes' logf, S. Moshier 1992): 1 unit in the last place.
@@ -105,16 +103,15 @@ inline F16 tanh_of(F16 x) {
 // x tanh(softplus(x)) = x w / (w + 2) with e = e^x, w = e (e + 2); x itself above 20.
 inline F16 mish_of(F16 x) {
     const F16 top = splat(20.0f);
-    const F16 e = exp_of(select(less(top, x), top, x));
+    const F16 e = exp_of(smaller(top, x));
     const F16 w = mul(e, add(e, splat(2.0f)));
     return select(less(top, x), x, mul(x, div(w, add(w, splat(2.0f)))));
 }
 
 // max(x, 0) + ln(1 + e^-|x|)
 inline F16 softplus_of(F16 x) {
-    const F16 zero = splat(0.0f);
     const F16 tail = log_of(add(splat(1.0f), exp_of(negate(absolute(x)))));
-    return add(select(less(x, zero), zero, x), tail);
+    return add(larger(splat(0.0f), x), tail);
 }
 
 // erf x: Abramowitz and Stegun 7.1.26 for |x| >= 0.5 (absolute error 1.5e-7), a Taylor
@@ -181,7 +178,7 @@ inline F16 apply(Function function, F16 x) {
     const F16 zero = splat(0.0f), one = splat(1.0f);
     switch (function) {
         case Function::none: return x;
-        case Function::relu: return select(less(x, zero), zero, x);
+        case Function::relu: return larger(zero, x);
         case Function::elu: return select(less(x, zero), sub(exp_of(x), one), x);
         case Function::silu: return div(x, add(one, exp_of(negate(x))));
         case Function::gelu: return gelu_of(x);
@@ -209,15 +206,36 @@ inline F16 apply(Function function, F16 x) {
     return x;
 }
 
+// Calls loop(f) with f(x) = apply(function, x), compiled apart for the functions of hidden layers, so
+// that the choice is made once and not for every sixteen numbers.
+template <Function F>
+struct Fixed {
+    F16 operator()(F16 x) const { return apply(F, x); }
+};
+struct Chosen {
+    Function function;
+    F16 operator()(F16 x) const { return apply(function, x); }
+};
+template <typename Loop>
+inline void with(Function function, const Loop &loop) {
+    switch (function) {
+        case Function::none: loop(Fixed<Function::none>()); return;
+        case Function::relu: loop(Fixed<Function::relu>()); return;
+        case Function::elu: loop(Fixed<Function::elu>()); return;
+        case Function::silu: loop(Fixed<Function::silu>()); return;
+        case Function::mish: loop(Fixed<Function::mish>()); return;
+        case Function::gelu: loop(Fixed<Function::gelu>()); return;
+        case Function::tanh: loop(Fixed<Function::tanh>()); return;
+        default: loop(Chosen{function});
+    }
+}
+
 // ---- dense -----------------------------------------------------------------------------------
 void quantize(const float *x, size_t x_stride, size_t rows, size_t count, void *q, size_t q_bytes,
               float *scale) {
     for (size_t r = 0; r < rows; ++r, x += x_stride) {
         F16 m = splat(0.0f);
-        FOR_BLOCKS(count) {
-            const F16 value = load(x + at);
-            m = absmax(m, left >= kLanes ? value : select(first(left), value, splat(0.0f)));
-        }
+        FOR_BLOCKS(count) { m = absmax(m, masked(load(x + at), left)); }
         const float most = reduce_absmax(m);
         const bool finite = most <= 3.40282347e38f;
         const bool zero = !(most >= 1e-30f) || !finite;
@@ -253,15 +271,22 @@ void dense_f32(const k::DenseF32 &d) {
     }
 }
 
-// One row's sixteen outputs: from sums of products to what the next operation reads.
+// From the sums of products of some rows' sixteen outputs to what the next operation reads. A call
+// of its own, through memory: inlined it takes registers from the accumulators of the products.
 template <typename Dense>
-inline void finish(const Dense &d, F16 y, size_t row, size_t panel) {
+__attribute__((noinline)) void finish(const Dense &d, const float *sums, size_t rows, size_t row,
+                                      size_t panel) {
     const size_t column = panel * kLanes, left = d.n - column;
-    float *out = d.out + row * d.out_stride + column;
-    if (d.add) y = add(load(out), y);
-    if (d.bias) y = add(y, load(d.bias + column));
-    if (d.function != Function::none) y = apply(d.function, y);
-    put(out, y, left);
+    const F16 bias = d.bias ? load(d.bias + column) : splat(0.0f);
+    with(d.function, [&](auto f) {
+        float *out = d.out + row * d.out_stride + column;
+        for (size_t r = 0; r < rows; ++r, out += d.out_stride) {
+            F16 y = load(sums + r * kLanes);
+            if (d.add) y = add(load(out), y);
+            if (d.bias) y = add(y, bias);
+            put(out, f(y), left);
+        }
+    });
 }
 
 void add_row(float *y, size_t stride, size_t rows, size_t n, const float *row, bool first_segment,
@@ -276,34 +301,51 @@ void add_row(float *y, size_t stride, size_t rows, size_t n, const float *row, b
 }
 
 // ---- rows ------------------------------------------------------------------------------------
-inline F16 masked(F16 value, size_t left) {
-    return left >= kLanes ? value : select(first(left), value, splat(0.0f));
+// Mean over n numbers of x (centered) squared, by sixteen sums.
+inline float mean_square(const float *x, size_t n, F16 mean) {
+    F16 low = splat(0.0f), high = splat(0.0f);
+    size_t at = 0;
+    for (; at + 2 * kLanes <= n; at += 2 * kLanes) {
+        const F16 a = sub(load(x + at), mean), b = sub(load(x + at + kLanes), mean);
+        low = fma(a, a, low);
+        high = fma(b, b, high);
+    }
+    for (; at < n; at += kLanes) {
+        const F16 a = masked(sub(load(x + at), mean), n - at);
+        low = fma(a, a, low);
+    }
+    return reduce_add(add(low, high)) / (float)n;
+}
+
+inline float sum_of(const float *x, size_t n) {
+    F16 low = splat(0.0f), high = splat(0.0f);
+    size_t at = 0;
+    for (; at + 2 * kLanes <= n; at += 2 * kLanes) {
+        low = add(low, load(x + at));
+        high = add(high, load(x + at + kLanes));
+    }
+    for (; at < n; at += kLanes) low = add(low, masked(load(x + at), n - at));
+    return reduce_add(add(low, high));
+}
+
+template <typename F>
+inline void norm_row(const k::Norm &d, const float *x, float *out, F f) {
+    const F16 mean = splat(d.center ? sum_of(x, d.n) / (float)d.n : 0.0f);
+    const F16 scale = splat(1.0f / sqrtf(mean_square(x, d.n, mean) + d.epsilon));
+    FOR_BLOCKS(d.n) {
+        F16 y = mul(sub(load(x + at), mean), scale);
+        if (d.weight) y = mul(y, load(d.weight + at));
+        if (d.bias) y = add(y, load(d.bias + at));
+        put(out + at, f(y), left);
+    }
 }
 
 void norm(const k::Norm &d) {
-    const float *x = d.x;
-    float *out = d.out;
-    const float count = (float)d.n;
-    for (size_t r = 0; r < d.rows; ++r, x += d.x_stride, out += d.out_stride) {
-        float mean = 0.0f;
-        if (d.center) {
-            F16 sum = splat(0.0f);
-            FOR_BLOCKS(d.n) { sum = add(sum, masked(load(x + at), left)); }
-            mean = reduce_add(sum) / count;
+    with(d.function, [&](auto f) {
+        for (size_t r = 0; r < d.rows; ++r) {
+            norm_row(d, d.x + r * d.x_stride, d.out + r * d.out_stride, f);
         }
-        F16 squares = splat(0.0f);
-        FOR_BLOCKS(d.n) {
-            const F16 apart = masked(sub(load(x + at), splat(mean)), left);
-            squares = fma(apart, apart, squares);
-        }
-        const float scale = 1.0f / sqrtf(reduce_add(squares) / count + d.epsilon);
-        FOR_BLOCKS(d.n) {
-            F16 y = mul(sub(load(x + at), splat(mean)), splat(scale));
-            if (d.weight) y = mul(y, load(d.weight + at));
-            if (d.bias) y = add(y, load(d.bias + at));
-            put(out + at, apply(d.function, y), left);
-        }
-    }
+    });
 }
 
 // Groups of eight that follow each other without gaps: two a block (TD-MPC2's SimNorm).
@@ -325,8 +367,7 @@ void softmax(const float *x, size_t x_stride, float *out, size_t out_stride, siz
         F16 most = splat(-INFINITY);
         FOR_BLOCKS(n) {
             const F16 value = load(x + at);
-            most = maximum(most, left >= kLanes ? value
-                                                : select(first(left), value, splat(-INFINITY)));
+            most = larger(left >= kLanes ? value : select(first(left), value, splat(-INFINITY)), most);
         }
         const F16 top = splat(reduce_max(most));
         F16 sum = splat(0.0f);
@@ -391,9 +432,7 @@ void gru(const float *const x[3], const float *const h_gates[3], const float *h,
 
 float fold(Fold kind, const float *x, size_t n) {
     if (kind == Fold::sum || kind == Fold::mean) {
-        F16 sum = splat(0.0f);
-        FOR_BLOCKS(n) { sum = add(sum, masked(load(x + at), left)); }
-        const float total = reduce_add(sum);
+        const float total = sum_of(x, n);
         return kind == Fold::sum ? total : total / (float)n;
     }
     float best = x[0];  // NaN wins, as in numpy
@@ -406,7 +445,9 @@ float fold(Fold kind, const float *x, size_t n) {
 
 // ---- numbers ---------------------------------------------------------------------------------
 void unary(Function function, const float *x, float *out, size_t n) {
-    FOR_BLOCKS(n) { put(out + at, apply(function, load(x + at)), left); }
+    with(function, [&](auto f) {
+        FOR_BLOCKS(n) { put(out + at, f(load(x + at)), left); }
+    });
 }
 
 inline F16 pair_of(Pair kind, F16 a, F16 b) {

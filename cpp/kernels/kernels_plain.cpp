@@ -38,7 +38,7 @@ void tile_i8(const Dense &d, size_t row, size_t panel, size_t) {
             for (size_t c = 0; c < d.k; ++c) sum += (int32_t)x[c] * (int32_t)w[c];
             y.v[i] = (float)sum * (d.x_scale[r] * d.scale[n]);
         }
-        finish(d, y, r, panel);
+        finish(d, y.v, 1, r, panel);
     }
 }
 
@@ -50,7 +50,7 @@ void tile_f32(const Dense &d, size_t row, size_t panel) {
         for (size_t c = 0; c < d.k; ++c) {
             y = fma(splat(d.x[r * d.x_stride + c]), load(weight + c * kLanes), y);
         }
-        finish(d, y, r, panel);
+        finish(d, y.v, 1, r, panel);
     }
 }
 

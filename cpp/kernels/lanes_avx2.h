@@ -60,6 +60,8 @@ inline F16 negate(F16 x) {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     return {_mm256_xor_ps(sign, x.a), _mm256_xor_ps(sign, x.b)};
 }
+inline F16 smaller(F16 x, F16 y) { return BOTH(_mm256_min_ps, x, y); }
+inline F16 larger(F16 x, F16 y) { return BOTH(_mm256_max_ps, x, y); }
 inline M16 less(F16 x, F16 y) {
     return {_mm256_cmp_ps(x.a, y.a, _CMP_LT_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_LT_OQ)};
 }

@@ -33,6 +33,8 @@ inline F16 round_down(F16 x) {
 }
 inline F16 absolute(F16 x) { return _mm512_andnot_ps(_mm512_set1_ps(-0.0f), x); }
 inline F16 negate(F16 x) { return _mm512_xor_ps(_mm512_set1_ps(-0.0f), x); }
+inline F16 smaller(F16 x, F16 y) { return _mm512_min_ps(x, y); }
+inline F16 larger(F16 x, F16 y) { return _mm512_max_ps(x, y); }
 inline M16 less(F16 x, F16 y) { return _mm512_cmp_ps_mask(x, y, _CMP_LT_OQ); }
 inline M16 equal(F16 x, F16 y) { return _mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ); }
 inline F16 select(M16 m, F16 x, F16 y) { return _mm512_mask_blend_ps(m, y, x); }

@@ -39,6 +39,10 @@ inline F16 round_down(F16 a) { EACH a.v[i] = floorf(a.v[i]); return a; }
 inline F16 absolute(F16 a) { EACH a.v[i] = fabsf(a.v[i]); return a; }
 inline F16 negate(F16 a) { EACH a.v[i] = -a.v[i]; return a; }
 
+// a < b ? a : b and a > b ? a : b: the second where either is NaN.
+inline F16 smaller(F16 a, F16 b) { EACH a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return a; }
+inline F16 larger(F16 a, F16 b) { EACH a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return a; }
+
 inline M16 less(F16 a, F16 b) { M16 m; EACH m.v[i] = a.v[i] < b.v[i] ? ~0u : 0u; return m; }
 inline M16 equal(F16 a, F16 b) { M16 m; EACH m.v[i] = a.v[i] == b.v[i] ? ~0u : 0u; return m; }
 inline M16 first(size_t n) { M16 m; EACH m.v[i] = (size_t)i < n ? ~0u : 0u; return m; }

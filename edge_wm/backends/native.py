@@ -247,7 +247,7 @@ class NativeRollout:
     def _wired(self, manifest: Manifest, name: str, graphs: Mapping[str, object]) -> Any:
         if name not in manifest.functions:
             return None
-        graph, function = graphs[name], manifest.functions[name]  # type: ignore[index]
+        graph, function = graphs[name], manifest.functions[name]
         assert isinstance(graph, NativeGraph)
         sources = {spec.tensor: spec.source for spec in function.inputs}
         targets = {spec.tensor: spec.target for spec in function.outputs}
@@ -292,7 +292,7 @@ class NativeRollout:
 
 def _present(manifest: Manifest, name: str) -> Iterator[Any]:
     if name in manifest.functions:
-        yield manifest.functions[name]  # type: ignore[index]
+        yield manifest.functions[name]
 
 
 def can_roll_out(manifest: Manifest, graphs: Mapping[str, object]) -> bool:
