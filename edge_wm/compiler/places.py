@@ -134,16 +134,29 @@ def _blocks(indices: Sequence[Array]) -> Iterator[Block]:
 
 
 def _factored(shape: Shape, indices: Sequence[Array]) -> list[Array] | None:
-    """With an axis of n m numbers as two, if its lines are strided then: what a reshape joined."""
+    """With an axis of n m numbers as two axes, if its runs of m all look alike: what a reshape
+    has joined."""
     for axis, size in enumerate(shape):
         lines = [np.moveaxis(index, axis, -1).reshape(-1, size)[0] for index in indices]
         if all(strided(line) is not None for line in lines):
             continue
-        for n in (n for n in range(2, size) if size % n == 0):
-            if all(strided(line.reshape(-1, n)) is not None for line in lines):
-                split = (*shape[:axis], size // n, n, *shape[axis + 1 :])
+        longest = min(_first_run(line) for line in lines)
+        for m in range(longest, 1, -1):
+            if size % m == 0 and all(_alike(line.reshape(-1, m)) for line in lines):
+                split = (*shape[:axis], size // m, m, *shape[axis + 1 :])
                 return [index.reshape(split) for index in indices]
     return None
+
+
+def _first_run(line: Array) -> int:
+    """How many numbers of a line are the same step apart."""
+    steps = np.diff(line)
+    others = np.flatnonzero(steps != steps[0])
+    return int(others[0]) + 1 if len(others) else len(line)
+
+
+def _alike(lines: Array) -> bool:
+    return bool((lines - lines[:, :1] == lines[0] - lines[0, 0]).all())
 
 
 def _axis_to_split(indices: Sequence[Array]) -> int | None:
