@@ -56,8 +56,8 @@ def dense(b: Builder) -> None:
             )
     bias = node.attributes["bias"]
     if bias is not None:
-        bias = np.broadcast_to(bias, (*_padded(bias.shape[:-1], len(lead) + 1), size))
-        bias = _by_member(bias, lead, members, order)[:, 0]
+        rows_of_one = np.broadcast_to(bias[..., None, :], (*bias.shape[:-1], 1, size))
+        bias = _by_member(rows_of_one, lead, members, order)[:, 0]
     tokens = parts[0][0].shape[1]
     register = b.register(count * tokens * size)
     for member in range(count):

@@ -141,7 +141,7 @@ def _factored(shape: Shape, indices: Sequence[Array]) -> list[Array] | None:
         if all(strided(line) is not None for line in lines):
             continue
         longest = min(_first_run(line) for line in lines)
-        for m in range(longest, 1, -1):
+        for m in range(min(longest, size - 1), 1, -1):
             if size % m == 0 and all(_alike(line.reshape(-1, m)) for line in lines):
                 split = (*shape[:axis], size // m, m, *shape[axis + 1 :])
                 return [index.reshape(split) for index in indices]
