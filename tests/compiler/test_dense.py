@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from compiler.graphs import agree, kinds, node
 
+from compiler.graphs import agree, kinds, node
 from edge_wm.bundle.program import Dense, Patches
 
 RANDOM = np.random.default_rng(3)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from compiler.graphs import agree, kinds, node
 
 X = {"x": ["K", 6]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from compiler.graphs import agree, kinds, node
 
 RANDOM = np.random.default_rng(4)

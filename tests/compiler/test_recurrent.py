@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from compiler.graphs import agree, kinds, node
 
 RANDOM = np.random.default_rng(6)
@@ -204,9 +205,9 @@ def test_a_block_of_a_transformer():
     nodes = [
         node("LayerNormalization", "x ones", "n", axis=-1),
         node("Gemm", "c wm bm", "m"),
-        node("Split", "m", "shift scale gate", axis=-1, num_outputs=3),
-        *[node("Unsqueeze", f"{name} one", f"{name}1") for name in ("shift", "scale", "gate")],
-        node("Add", "scale1 unit", "gain"),
+        node("Split", "m", "shift size gate", axis=-1, num_outputs=3),
+        *[node("Unsqueeze", f"{name} one", f"{name}1") for name in ("shift", "size", "gate")],
+        node("Add", "size1 unit", "gain"),
         node("Mul", "n gain", "scaled"),
         node("Add", "scaled shift1", "z"),
         *[node(n.op_type, " ".join(n.input).replace("x ", "z "), n.output[0],
