@@ -11,18 +11,27 @@ import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from edge_wm.errors import UnsupportedOperation
 from edge_wm.types import Array
 
 
-def fold(model: onnx.ModelProto, constants: dict[str, Array]) -> None:
-    """Add to `constants` the outputs of every node whose inputs are all among them."""
+def fold(model: onnx.ModelProto, constants: dict[str, Array], where: str) -> None:
+    """Add to `constants` the outputs of every node whose inputs are all among them.
+
+    Raises: UnsupportedOperation, where the evaluator cannot.
+    """
     for node in model.graph.node:
         given = [name for name in node.input if name]
         outputs = [name for name in node.output if name]
         if all(name in constants for name in outputs):
             continue
         if all(name in constants for name in given):
-            values = _evaluate(node, {name: constants[name] for name in given}, model)
+            try:
+                values = _evaluate(node, {name: constants[name] for name in given}, model)
+            except Exception as error:  # whatever numpy or the evaluator makes of a bad constant
+                why = f"it cannot be computed ahead: {type(error).__name__}"
+                name = node.name or node.output[0]
+                raise UnsupportedOperation(where, name, node.op_type, why) from error
             constants.update(zip(outputs, values, strict=True))
 
 

@@ -167,7 +167,7 @@ def import_graph(blob: bytes | memoryview, function: Function, where: str) -> Gr
     model = onnx.load_from_string(bytes(blob))
     constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     constants |= _shape_values(small, large)
-    fold(model, constants)
+    fold(model, constants, where)
     graph = Graph(
         where,
         [_node(proto, constants) for proto in model.graph.node if _computed(proto, constants)],
