@@ -1,7 +1,8 @@
 """Lower one ONNX graph of a bundle's function to a step program.
 
     graph.py          read and size the file, find the batch axis, fold constants (folding.py)
-    fusing.py         find activations, norms, attention and layers that exporters took apart
+    fusing.py         find activations, norms and attention that exporters took apart
+    layers.py         constant scales and biases into the layers before them
     builder.py        give every node its operations, by the rules in elementwise.py, movement.py,
                       dense.py, normalization.py and recurrent.py; places.py moves the indices
     finishing.py      activations into layers, what nobody reads away, dense numbers
