@@ -190,14 +190,22 @@ class Builder:
     def unary(self, kind: UnaryKind, x: Place) -> Place:
         """f of each number; computed once where numbers are repeated."""
         run = run_of(x.index)
+        lines = x.moved(x.index.reshape(-1, x.shape[-1] if x.shape else 1))
+        found = strided(lines.index)
+        if run is None and found is not None and found[1][1] == 1:  # columns of rows
+            out = self.new(x.shape)
+            tokens, size = lines.shape
+            write, read = Rows(register=out.register, stride=size), self.rows(lines)
+            self.emit(Unary(kind=kind, tokens=tokens, size=size, out=write, x=read))
+            return out
         if run is None:
             x = self.packed(x)
             run = 0, x.index.size
         first, size = run
-        out = self.register(size)
+        made = self.register(size)
         read = Rows(register=x.register, offset=first)
-        self.emit(Unary(kind=kind, tokens=1, size=size, out=Rows(register=out), x=read))
-        return Place(out, x.index - first)
+        self.emit(Unary(kind=kind, tokens=1, size=size, out=Rows(register=made), x=read))
+        return Place(made, x.index - first)
 
     def binary(self, kind: BinaryKind, a: Place, b: Place) -> Place:
         """f(a, b), broadcast."""

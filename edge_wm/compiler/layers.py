@@ -184,6 +184,8 @@ def _with_constant(graph: Graph, layer: Node, node: Node, value: Array) -> Node 
     before, after = graph.forms[layer.outputs[0]], graph.forms[node.outputs[0]]
     if before != after or isinstance(before, str) or value.ndim > len(before.shape):
         return None
+    if node.op == "Div" and not value.all():
+        return None
     value = value.astype(np.float32)
     value = value.reshape(*[1] * (len(before.shape) - value.ndim), *value.shape)
     if node.op in ("Sub", "Div"):

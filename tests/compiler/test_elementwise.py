@@ -267,3 +267,10 @@ def test_an_activation_stays_apart_where_others_read_the_layer():
     nodes = [node("MatMul", "x w", "d"), node("Relu", "d", "r"), node("Add", "d r", "y")]
     program = agree(X, nodes, Y, {"w": np.eye(6)[::-1]})
     assert kinds(program) == ["dense", "unary relu", "binary add"]
+
+
+def test_columns_of_rows_are_read_where_they_lie():
+    nodes = [node("Slice", "x b e a", "s"), node("Exp", "s", "y")]
+    constants = {"b": [1], "e": [3], "a": [2]}
+    program = agree({"x": ["K", 3, 5]}, nodes, {"y": ["K", 3, 2]}, constants)
+    assert kinds(program) == ["unary exp"]

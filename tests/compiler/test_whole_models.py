@@ -1,8 +1,9 @@
-"""compiler: whole steps of known families of world models, small, as their exporters write them."""
+"""compiler: whole steps of known families of world models, small."""
 
 from __future__ import annotations
 
 import numpy as np
+
 from compiler.graphs import agree, kinds, node
 
 RANDOM = np.random.default_rng(8)
