@@ -10,8 +10,9 @@ both agree on: nothing here computes.
 
 A program works on *registers*: rows of `width` float32 numbers, one row for each of the R
 candidates that are rolled out together. A register that holds a constant, or what was computed
-from inputs without a batch axis alone, has one row for all candidates (it is *uniform*). The
-operations address registers in three ways, all in numbers (not bytes) within one candidate's row:
+from inputs without a batch axis alone, has one row for all candidates (it is *uniform*; one that
+several operations write is so only if all of them read nothing else). The operations address
+registers in three ways, all in numbers (not bytes) within one candidate's row:
 
     Rows     `tokens` runs of contiguous numbers, `stride` apart
     View     a strided index space of up to 4 axes; stride 0 repeats

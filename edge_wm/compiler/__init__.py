@@ -3,6 +3,7 @@
     graph.py          read and size the file, find the batch axis, fold constants (folding.py)
     fusing.py         find activations, norms and attention that exporters took apart
     layers.py         constant scales and biases into the layers before them
+    cells.py          find LSTM and GRU cells
     builder.py        give every node its operations, by the rules in elementwise.py, movement.py,
                       dense.py, normalization.py and recurrent.py; places.py moves the indices
     finishing.py      activations into layers, what nobody reads away, dense numbers

@@ -30,7 +30,7 @@ from edge_wm.bundle.program import (
     View,
 )
 from edge_wm.compiler.graph import Form, Graph, Node
-from edge_wm.compiler.places import Block, Pieces, Place, Shape, blocks, packed, run_of, strided
+from edge_wm.compiler.places import Block, Pieces, Place, Shape, blocks, run_of, strided
 from edge_wm.compiler.places import whole as whole_of
 from edge_wm.types import Array
 
@@ -167,15 +167,16 @@ class Builder:
         return made
 
     def alike(self, shape: Shape, operands: Sequence[Place]) -> Place:
-        """A new register in the order of the first operand that covers it, else in C order.
+        """A new register in the order of the first operand of that shape, else in C order.
 
         So what follows a convolution stays in its order, (height, width, channels).
         """
         for operand in operands:
-            if operand.shape == shape:
-                first = packed(operand.index)
-                if first is not None:
-                    return Place(self.register(operand.index.size), operand.index - first)
+            found = strided(operand.index) if operand.shape == shape else None
+            if found is not None and all(found[1][a] for a, n in enumerate(shape) if n > 1):
+                order = sorted(range(len(shape)), key=lambda axis: -found[1][axis])
+                made = self.new(tuple(shape[axis] for axis in order))
+                return made.moved(made.index.transpose(np.argsort(order)))
         return self.new(shape)
 
     # ---- operations ---------------------------------------------------------------------------

@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from edge_wm.compiler.cells import fuse_cells
+from edge_wm.compiler.finder import Finder
 from edge_wm.compiler.graph import Form, Graph, Node
 from edge_wm.compiler.layers import absorb, prepare
 from edge_wm.types import Array
 
-Pattern = Callable[["Finder", Node], Node | None]
+Pattern = Callable[[Finder, Node], Node | None]
 
 
 def fuse(graph: Graph) -> None:
@@ -28,7 +30,7 @@ def fuse(graph: Graph) -> None:
     _bypass(graph)
     _deduplicate(graph)
     prepare(graph)
-    for patterns in ((_activation, _norm), (_one_hot, _attention)):
+    for patterns in ((_activation, _norm), (_one_hot, _is_largest, _attention)):
         finder = Finder(graph)
         for index, node in enumerate(graph.nodes):
             for pattern in patterns:
@@ -40,56 +42,7 @@ def fuse(graph: Graph) -> None:
         graph.sweep()
     while absorb(graph):
         graph.sweep()
-
-
-class Finder:
-    """Looks upward from a tensor."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.given = graph.producers()
-
-    def put(self, node: Node) -> None:
-        self.given.update(dict.fromkeys(node.outputs, node))
-
-    def of(self, name: str, op: str) -> Node | None:
-        """The node that gives `name`, if it is an `op`."""
-        node = self.given.get(name)
-        return node if node is not None and node.op == op else None
-
-    def number(self, name: str) -> float | None:
-        """A constant of one number."""
-        value = self.graph.constants.get(name)
-        return float(value.flat[0]) if value is not None and value.size == 1 else None
-
-    def with_number(self, name: str, *ops: str) -> tuple[str, float] | None:
-        """(other input, number) of a node of two inputs in any order (Div, Pow: number second)."""
-        node = self.given.get(name)
-        if node is None or node.op not in ops or len(node.inputs) != 2:
-            return None
-        a, b = node.inputs
-        if (value := self.number(b)) is not None:
-            return a, value
-        if node.op in ("Add", "Mul") and (value := self.number(a)) is not None:
-            return b, value
-        return None
-
-    def factors(self, name: str, depth: int = 4) -> tuple[float, list[str]]:
-        """A tensor as a number times other tensors, as far as it is a product of a few."""
-        node = self.given.get(name)
-        if (value := self.number(name)) is not None:
-            return value, []
-        if node is None or depth == 0:
-            return 1.0, [name]
-        if node.op == "Mul":
-            (m, left), (n, right) = (self.factors(i, depth - 1) for i in node.inputs)
-            return m * n, left + right
-        if (found := self.with_number(name, "Div")) is not None and found[1] != 0:
-            m, left = self.factors(found[0], depth - 1)
-            return m / found[1], left
-        if (found := self.with_number(name, "Pow")) is not None and found[1] in (2, 3):
-            return 1.0, [found[0]] * int(found[1])
-        return 1.0, [name]
+    fuse_cells(graph)
 
 
 # ---- what is the same ---------------------------------------------------------------------
@@ -244,6 +197,30 @@ def _mean(f: Finder, name: str) -> tuple[str, int] | None:
 
 
 # ---- one-hot and attention ------------------------------------------------------------------
+def _is_largest(f: Finder, node: Node) -> Node | None:
+    """ArgMax along the last axis, compared with 0, 1, 2, ...: as PyTorch writes one_hot."""
+    if node.op != "Equal":
+        return None
+    for name, other in (node.inputs, node.inputs[::-1]):
+        counted = f.graph.constants.get(other)
+        if inserted := f.of(name, "Unsqueeze"):
+            name = inserted.inputs[0]
+        largest = f.of(name, "ArgMax")
+        if largest is None or counted is None:
+            continue
+        if largest.attributes.get("select_last_index", 0):
+            continue
+        forms = [f.graph.forms[largest.inputs[0]], f.graph.forms[node.outputs[0]]]
+        last = [form.shape for form in forms if isinstance(form, Form)]
+        axis = largest.attributes.get("axis", 0) % len(last[0])
+        kept = bool(largest.attributes.get("keepdims", 1)) != (inserted is not None)
+        counts = np.array_equal(counted.ravel(), np.arange(last[0][-1]))
+        if len(last) == 2 and last[0] == last[1] and axis == len(last[0]) - 1 and kept and counts:
+            settings = {"axis": axis}
+            return Node("LargestOneHot", node.name, largest.inputs[:1], node.outputs, settings)
+    return None
+
+
 def _one_hot(f: Finder, node: Node) -> Node | None:
     """OneHot of ArgMax over as many numbers, along the same axis."""
     if node.op != "OneHot":
@@ -290,8 +267,11 @@ def _attention(f: Finder, node: Node) -> Node | None:
     causal = np.triu(np.ones(blocked.shape, bool), keys - queries + 1)
     if blocked.any() and not np.array_equal(blocked, causal):
         return None
-    settings = {"scale": float(scale), "causal": bool(blocked.any())}
     inputs = [*scores.inputs, node.inputs[1]]
+    for index in range(2):  # PyTorch scales queries and keys, each by the root
+        while (scaled := f.with_number(inputs[index], "Mul")) is not None:
+            inputs[index], scale = scaled[0], scale * scaled[1]
+    settings = {"scale": float(scale), "causal": bool(blocked.any())}
     return Node("ScaledAttention", node.name, inputs, node.outputs, settings)
 
 

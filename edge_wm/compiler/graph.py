@@ -47,6 +47,7 @@ PARAMETERS: Mapping[str, Mapping[int, str]] = {
     "OneHot": {1: "depth", 2: "values"},
     "Pad": {1: "pads", 2: "constant_value", 3: "axes"},
     "Reshape": {1: "shape"},
+    "Resize": {1: "roi", 2: "scales", 3: "sizes"},
     "Slice": {1: "starts", 2: "ends", 3: "axes", 4: "steps"},
     "Split": {1: "split"},
     "Squeeze": {1: "axes"},

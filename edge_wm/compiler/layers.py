@@ -31,6 +31,28 @@ def prepare(graph: Graph) -> None:
         else:
             nodes.append(node)
     graph.nodes = nodes
+    _unflatten(graph)
+
+
+def _unflatten(graph: Graph) -> None:
+    """Reshape, Dense, Reshape where the first mixes tokens and candidates, (T, K) to (T K): the
+    dense layer gets its tokens in the last one's shape, where they are apart."""
+    given, reads = graph.producers(), graph.reads()
+    for index, node in enumerate(graph.nodes):
+        dense = given.get(node.inputs[0]) if node.op == "Reshape" else None
+        if dense is None or dense.op != "Dense" or reads[dense.outputs[0]] != 1:
+            continue
+        first, weight = given.get(dense.inputs[0]), dense.attributes["weights"][0]
+        after = graph.forms[node.outputs[0]]
+        if first is None or first.op != "Reshape" or isinstance(after, str) or weight.ndim != 2:
+            continue
+        if len(after.shape) < 2 or after.shape[-1] != len(weight):
+            continue
+        form = Form(after.dtype, (*after.shape[:-1], weight.shape[1]), after.batch)
+        made = graph.fresh(dense.inputs[0], form)
+        graph.nodes[graph.nodes.index(dense)] = Node("Reshape", first.name, first.inputs, [made])
+        graph.nodes[index] = Node("Dense", dense.name, [made], node.outputs, dense.attributes)
+    graph.sweep()
 
 
 def _dense(node: Node, x: str, weight: Array, names: list[str], bias: Array | None) -> Node:

@@ -177,6 +177,27 @@ def space_to_depth(b: Builder) -> None:
     b.give(x.moved(index.reshape(k, c * n**2, h // n, w // n)))
 
 
+def resize(b: Builder) -> None:
+    """To a whole multiple, by repeating each pixel."""
+    settings = b.node.attributes
+    before, after = b.form(b.node.inputs[0]), b.form(b.node.outputs[0])
+    way = (
+        settings.get("mode", "nearest"),
+        settings.get("coordinate_transformation_mode", "half_pixel"),
+        settings.get("nearest_mode", "round_prefer_floor"),
+    )
+    exact = (("nearest", "asymmetric", "floor"), ("nearest", "half_pixel", "round_prefer_floor"))
+    if way not in exact:
+        b.refuse(f"{', '.join(way)}, only the nearest pixel by whole multiples")
+    x = b.place(0)
+    index = x.index
+    for axis, (n, m) in enumerate(zip(before.shape, after.shape, strict=True)):
+        if m % n or (axis == before.batch and m != n):
+            b.refuse(f"from {n} to {m}, only the nearest pixel by whole multiples")
+        index = np.repeat(index, m // n, axis)
+    b.give(x.moved(index))
+
+
 def gather(b: Builder) -> None:
     """With constant indices numbers move; from a constant table they are looked up."""
     data, indices = b.node.inputs
@@ -228,6 +249,7 @@ RULES: Mapping[str, Callable[[Builder], Any]] = {
     "LargestOneHot": one_hot,
     "Pad": pad,
     "Reshape": reshape,
+    "Resize": resize,
     "Slice": slices,
     "SpaceToDepth": space_to_depth,
     "Split": split,

@@ -85,16 +85,6 @@ def strided(index: Array) -> tuple[int, Shape] | None:
     return (offset, tuple(strides)) if np.array_equal(expected, index) else None
 
 
-def packed(index: Array) -> int | None:
-    """Where an index begins that covers a run of numbers, each once, in any order."""
-    first = int(index.min())
-    if int(index.max()) - first + 1 != index.size:
-        return None
-    seen = np.zeros(index.size, bool)
-    seen[index.ravel() - first] = True
-    return first if seen.all() else None
-
-
 def run_of(index: Array) -> tuple[int, int] | None:
     """(first, size) of the run of numbers that an index covers, each once or more."""
     first, size = int(index.min()), int(index.max()) - int(index.min()) + 1

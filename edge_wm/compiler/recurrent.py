@@ -145,6 +145,47 @@ def _give(b: Builder, *outputs: Place) -> None:
             b.give(place.moved(place.index.reshape(b.form(name).shape)), index)
 
 
+# ---- cells that `cells` has found: attribute `order` ------------------------------------------
+def _flat(b: Builder, index: int) -> Place:
+    place = b.place(index)
+    return place.moved(place.index.reshape(1, -1))
+
+
+def lstm_step(b: Builder) -> None:
+    """Inputs: gates (4 H), c; outputs: h', c'."""
+    gates, c = _flat(b, 0), _flat(b, 1)
+    size = c.shape[1]
+    out_h, out_c = b.new((1, size)), b.new((1, size))
+    b.emit(
+        Lstm(
+            size=size,
+            order=b.node.attributes["order"],
+            gates=b.rows(gates),
+            c=b.rows(c),
+            out_h=Rows(register=out_h.register),
+            out_c=Rows(register=out_c.register),
+        )
+    )
+    _give(b, out_h, out_c)
+
+
+def gru_step(b: Builder) -> None:
+    """Inputs: gates of the input and of the state (3 H each), h; output: h'."""
+    x, h_gates, h = (_flat(b, index) for index in range(3))
+    out = b.new(h.shape)
+    b.emit(
+        Gru(
+            size=h.shape[1],
+            order=b.node.attributes["order"],
+            x_gates=b.rows(x),
+            h_gates=b.rows(h_gates),
+            h=b.rows(h),
+            out=Rows(register=out.register),
+        )
+    )
+    _give(b, out)
+
+
 # ---- attention ----------------------------------------------------------------------------
 def attention(b: Builder) -> None:
     """What `fusing` has found: inputs q (.., T, d), k transposed (.., d, S), v (.., S, d);
@@ -186,5 +227,7 @@ def attention(b: Builder) -> None:
 RULES: Mapping[str, Callable[[Builder], Any]] = {
     "ScaledAttention": attention,
     "GRU": gru,
+    "GruStep": gru_step,
+    "LstmStep": lstm_step,
     "LSTM": lstm,
 }

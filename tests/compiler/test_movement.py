@@ -187,3 +187,23 @@ def test_the_largest_as_one_hot_along_another_axis():
     ]
     constants = {"depth": np.array([4]), "values": [0.0, 1.0]}
     agree({"x": ["K", 4, 6]}, nodes, {"y": ["K", 4, 6]}, constants)
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_largest_as_pytorch_writes_one_hot(keep, turned):
+    nodes = [node("ArgMax", "x", "i" if keep else "j", axis=-1, keepdims=keep)]
+    if not keep:
+        nodes.append(node("Unsqueeze", "j last", "i"))
+    nodes += [node("Equal", "n i" if turned else "i n", "e"), node("Cast", "e", "y", to=1)]
+    constants = {"last": [-1], "n": np.arange(6)}
+    program = agree({"x": ["K", 4, 6]}, nodes, {"y": ["K", 4, 6]}, constants)
+    assert kinds(program) == ["one_hot"]
+
+
+@pytest.mark.parametrize("way", [("asymmetric", "floor"), ("half_pixel", "round_prefer_floor")])
+def test_an_image_grows_by_whole_multiples(way):
+    settings = {"coordinate_transformation_mode": way[0], "nearest_mode": way[1]}
+    nodes = [node("Resize", "x - scales", "y", mode="nearest", **settings)]
+    constants = {"scales": [1.0, 1.0, 2.0, 3.0]}
+    agree({"x": ["K", 2, 3, 4]}, nodes, {"y": ["K", 2, 6, 12]}, constants)

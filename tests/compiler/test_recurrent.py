@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from compiler.graphs import agree, kinds, node
+from edge_wm.errors import UnsupportedOperation
 
 RANDOM = np.random.default_rng(6)
 SIZE, INPUTS = 6, 5
@@ -70,14 +71,14 @@ def test_a_gru_on_a_concatenation():
     assert kinds(program) == ["dense", "dense", "gru"]
 
 
-def test_a_gru_cell_taken_apart():
-    """As PyTorch exports nn.GRUCell."""
-    nodes = [
+def gru_cell(order="rzn"):
+    """As PyTorch exports nn.GRUCell; `order` of the gates."""
+    return [
         node("Gemm", "x wx bx", "gx", transB=1),
         node("Gemm", "h wh bh", "gh", transB=1),
-        node("Split", "gx", "xr xz xn", axis=1, num_outputs=3),
-        node("Split", "gh", "hr hz hn", axis=1, num_outputs=3),
-        node("Add", "xr hr", "ar"),
+        node("Split", "gx", " ".join(f"x{gate}" for gate in order), axis=1, num_outputs=3),
+        node("Split", "gh", " ".join(f"h{gate}" for gate in order), axis=1, num_outputs=3),
+        node("Add", "hr xr", "ar"),
         node("Sigmoid", "ar", "r"),
         node("Add", "xz hz", "az"),
         node("Sigmoid", "az", "z"),
@@ -85,44 +86,95 @@ def test_a_gru_cell_taken_apart():
         node("Add", "xn rh", "an"),
         node("Tanh", "an", "n"),
         node("Sub", "h n", "d"),
-        node("Mul", "z d", "zd"),
-        node("Add", "n zd", "y"),
+        node("Mul", "d z", "zd"),
+        node("Add", "zd n", "y"),
     ]
-    constants = {
-        "wx": RANDOM.standard_normal((3 * SIZE, INPUTS)),
-        "wh": RANDOM.standard_normal((3 * SIZE, SIZE)),
-        "bx": RANDOM.standard_normal(3 * SIZE),
-        "bh": RANDOM.standard_normal(3 * SIZE),
+
+
+def cell_constants(gates):
+    return {
+        "wx": RANDOM.standard_normal((gates * SIZE, INPUTS)),
+        "wh": RANDOM.standard_normal((gates * SIZE, SIZE)),
+        "bx": RANDOM.standard_normal(gates * SIZE),
+        "bh": RANDOM.standard_normal(gates * SIZE),
+        "one": 1.0,
     }
-    inputs = {"x": ["K", INPUTS], "h": ["K", SIZE]}
-    agree(inputs, nodes, {"y": ["K", SIZE]}, constants, opset=18)
 
 
-def test_an_lstm_cell_taken_apart():
+CELL = {"x": ["K", INPUTS], "h": ["K", SIZE]}
+
+
+@pytest.mark.parametrize("order", ["rzn", "zrn"])
+def test_a_gru_cell_taken_apart_is_one_operation(order):
+    program = agree(CELL, gru_cell(order), {"y": ["K", SIZE]}, cell_constants(3), opset=18)
+    assert kinds(program) == ["dense", "dense", "gru"]
+    assert program.operations[-1].order == order
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Add hr xr": "Add hr hz"},  # both of the state
+        {"Add hr xr": "Add hr xz"},  # two different parts
+        {"Sub h n": "Sub n h"},
+        {"Add zd n": "Add zd h"},
+        {"Mul r hn": "Mul r xn"},
+        {"Sigmoid az": "Tanh az"},
+    ],
+)
+def test_what_looks_like_a_gru_cell_stays_as_it_is(change):
+    ((before, after),) = change.items()
+    nodes = []
+    for each in gru_cell():
+        if " ".join([each.op_type, *each.input]) == before:
+            operator, _, inputs = after.partition(" ")
+            each = node(operator, inputs, each.output[0])
+        nodes.append(each)
+    program = agree(CELL, nodes, {"y": ["K", SIZE]}, cell_constants(3), opset=18)
+    assert "gru" not in kinds(program)
+
+
+def test_a_gru_of_another_order_or_form_is_still_right():
+    program = agree(CELL, gru_cell("nrz"), {"y": ["K", SIZE]}, cell_constants(3), opset=18)
+    assert "gru" not in kinds(program)
     nodes = [
+        *gru_cell()[:11],
+        node("Sub", "one z", "keep"),
+        node("Mul", "keep n", "kn"),
+        node("Mul", "z h", "zh"),
+        node("Add", "kn zh", "y"),
+    ]
+    agree(CELL, nodes, {"y": ["K", SIZE]}, cell_constants(3), opset=18)
+
+
+def lstm_cell(order="ifgo"):
+    return [
         node("Gemm", "x wx bx", "gx", transB=1),
         node("Gemm", "h wh bh", "gh", transB=1),
-        node("Add", "gx gh", "g"),
-        node("Split", "g", "i f n o", axis=1, num_outputs=4),
+        node("Add", "gx gh", "sum"),
+        node("Split", "sum", " ".join(order), axis=1, num_outputs=4),
         *[node("Sigmoid", name, f"s{name}") for name in "ifo"],
-        node("Tanh", "n", "tn"),
+        node("Tanh", "g", "tg"),
         node("Mul", "sf c", "kept"),
-        node("Mul", "si tn", "new"),
+        node("Mul", "si tg", "new"),
         node("Add", "kept new", "c_next"),
         node("Tanh", "c_next", "tc"),
         node("Mul", "so tc", "h_next"),
+        node("Add", "c_next h_next", "both"),
     ]
-    constants = {
-        "wx": RANDOM.standard_normal((4 * SIZE, INPUTS)),
-        "wh": RANDOM.standard_normal((4 * SIZE, SIZE)),
-        "bx": RANDOM.standard_normal(4 * SIZE),
-        "bh": RANDOM.standard_normal(4 * SIZE),
-    }
-    inputs = {"x": ["K", INPUTS], "h": ["K", SIZE], "c": ["K", SIZE]}
-    outputs = {"h_next": ["K", SIZE], "c_next": ["K", SIZE]}
-    program = agree(inputs, nodes, outputs, constants, opset=18)
-    assert kinds(program)[0] == "dense"
-    assert kinds(program).count("dense") == 1
+
+
+@pytest.mark.parametrize("order", ["ifgo", "igfo", "iofg", "fiog"])
+def test_an_lstm_cell_taken_apart_is_one_operation(order):
+    """In the orders of PyTorch, TensorFlow and ONNX; in another, it is what it was."""
+    inputs = {**CELL, "c": ["K", SIZE]}
+    outputs = {name: ["K", SIZE] for name in ("h_next", "c_next", "both")}
+    program = agree(inputs, lstm_cell(order), outputs, cell_constants(4), opset=18)
+    if order == "fiog":
+        assert "lstm" not in kinds(program)
+    else:
+        assert kinds(program) == ["dense", "lstm", "binary add"]
+        assert program.operations[1].order == order
 
 
 # ---- attention ----------------------------------------------------------------------------
@@ -238,3 +290,52 @@ def test_a_block_of_a_transformer():
     }
     program = agree({**X, "c": ["K", 4]}, nodes, Y, constants, opset=20)
     assert "copy" not in kinds(program)
+
+
+def test_attention_with_queries_and_keys_scaled_apart():
+    """As PyTorch exports scaled_dot_product_attention."""
+    nodes = [
+        *projections(),
+        node("Mul", "q half", "q3"),
+        node("Mul", "k half", "k3"),
+        node("MatMul", "q3 k3", "a"),
+        node("Softmax", "a", "p", axis=-1),
+        node("MatMul", "p v", "mixed"),
+        *OUT,
+    ]
+    program = agree(X, nodes, Y, CONSTANTS | {"half": 0.5})
+    assert kinds(program) == ["dense", "dense", "dense", "attention"]
+    assert program.operations[-1].scale == 0.25
+
+
+@pytest.mark.parametrize("mask", [np.triu(np.ones((4, 4))), np.eye(4)])
+def test_another_mask_is_refused(mask):
+    nodes = [
+        *projections(),
+        node("MatMul", "q k", "s"),
+        node("Add", "s other", "a"),
+        node("Softmax", "a", "p", axis=-1),
+        node("MatMul", "p v", "mixed"),
+        *OUT,
+    ]
+    other = np.where(mask > 0, 0, -1e9)
+    with pytest.raises(UnsupportedOperation, match="'s': MatMul is not among"):
+        agree(X, nodes, Y, CONSTANTS | {"other": other})
+
+
+def test_a_layer_on_tokens_with_the_batch_behind_them():
+    """As PyTorch's nn.MultiheadAttention ends: (T, K, E) as rows (T K, E), and back."""
+    nodes = [
+        node("Transpose", "x", "t", perm=[1, 0, 2]),
+        node("Reshape", "t rows", "r"),
+        node("Gemm", "r w", "g"),
+        node("Reshape", "g back", "b"),
+        node("Transpose", "b", "y", perm=[1, 0, 2]),
+    ]
+    constants = {
+        "rows": np.array([-1, WIDTH]),
+        "w": RANDOM.standard_normal((WIDTH, 3)),
+        "back": np.array([TOKENS, -1, 3]),
+    }
+    program = agree(X, nodes, {"y": ["K", TOKENS, 3]}, constants)
+    assert kinds(program) == ["dense"]
