@@ -3,7 +3,7 @@
 The compiled module assumes that all is right; this file makes it so: `read_program` has checked
 the program, and what is passed on here has the program's shapes.
 
-    load(blob, function)            ──►  NativeGraph.run({tensor: (K, ...)})
+    NativeGraph(blob, function)     ──►         .run({tensor: (K, ...)})
     NativeRollout(manifest, graphs) ──►  .run(belief, actions (K, H, A), goals, ...)   GIL released
 
 Every instruction set gives the same bits. `EDGE_WM_KERNELS` in the environment forces one of
@@ -18,6 +18,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from edge_wm import _native
 from edge_wm.backends.graph import FunctionSpec, require_declared
 from edge_wm.bundle.manifest import Manifest
 from edge_wm.bundle.program import (
@@ -46,14 +47,6 @@ from edge_wm.bundle.program import (
 )
 from edge_wm.errors import BackendError, ModelError
 from edge_wm.types import Array, Bool, Float32
-
-try:
-    from edge_wm import _native
-except ImportError as _error:
-    raise BackendError(
-        "backend native needs edge-wm's compiled module, which is not there; run `make run`, or "
-        'build it with: pip install "edge-wm[run]"'
-    ) from _error
 
 TILE = 48  # candidates of one call of a single function
 
@@ -124,17 +117,6 @@ class _AsFloat:
         self.tensor: str = spec.tensor
         self.shape: Sequence[int] = spec.shape
         self.dtype = "float32"
-
-
-def load(
-    blob: bytes | memoryview, function: FunctionSpec, *, name: str, threads: int = 1
-) -> NativeGraph:
-    """Load a step program. `threads` is of no use to a single function: it is one tile's work.
-
-    Raises: ModelError, if it is malformed or does not match its declaration.
-    """
-    del threads
-    return NativeGraph(blob, function, name=name)
 
 
 # ---- rollouts -------------------------------------------------------------------------------
