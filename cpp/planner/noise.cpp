@@ -1,0 +1,97 @@
+#include "noise.h"
+
+#include <utility>
+
+namespace edge_wm::planner {
+namespace {
+
+// Philox4x32-10: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", table 2.
+constexpr int kRounds = 10;
+constexpr std::uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
+constexpr std::uint32_t kKeyStep0 = 0x9E3779B9u, kKeyStep1 = 0xBB67AE85u;
+constexpr std::size_t kWords = 4;  // to a block
+
+constexpr std::uint32_t kNoIteration = 0xFFFFFFFFu;  // the block that rollouts are seeded from
+
+constexpr unsigned kRestBits = 20;  // of a word: where in its cell; the 12 above say which cell
+
+// Lanes lanes of the same block. x: (4, Lanes), the counters, becomes the random words.
+template <std::size_t Lanes>
+inline void philox(std::uint64_t key, std::uint32_t (&x)[kWords][Lanes]) noexcept {
+    auto key0 = static_cast<std::uint32_t>(key), key1 = static_cast<std::uint32_t>(key >> 32);
+    for (int round = 0; round < kRounds; ++round) {
+        for (std::size_t i = 0; i < Lanes; ++i) {
+            const std::uint64_t left = std::uint64_t{kMultiplier0} * x[0][i];
+            const std::uint64_t right = std::uint64_t{kMultiplier1} * x[2][i];
+            x[0][i] = static_cast<std::uint32_t>(right >> 32) ^ x[1][i] ^ key0;
+            x[1][i] = static_cast<std::uint32_t>(right);
+            x[2][i] = static_cast<std::uint32_t>(left >> 32) ^ x[3][i] ^ key1;
+            x[3][i] = static_cast<std::uint32_t>(left);
+        }
+        key0 += kKeyStep0;
+        key1 += kKeyStep1;
+    }
+}
+
+// A standard normal number for a uniform word: a straight line between its cell's two quantiles.
+inline float normal(const float *quantiles, std::uint32_t word) noexcept {
+    const std::uint32_t cell = word >> kRestBits;
+    const auto rest = static_cast<std::int32_t>(word & ((1u << kRestBits) - 1u));
+    const float share = (static_cast<float>(rest) + 0.5f) * (1.0f / (1u << kRestBits));
+    const float below = quantiles[cell], above = quantiles[cell + 1];
+    return below + share * (above - below);
+}
+
+}  // namespace
+
+std::uint64_t rollout_seed(std::uint64_t seed, std::uint32_t plan) noexcept {
+    std::uint32_t x[kWords][1] = {{0}, {0}, {kNoIteration}, {plan}};
+    philox(seed, x);
+    return ((std::uint64_t{x[1][0]} << 32) | x[0][0]) >> 1;
+}
+
+Noise::Noise(std::vector<float> quantiles, std::vector<float> color, std::size_t horizon,
+             std::size_t axes)
+    : quantiles_(std::move(quantiles)),
+      color_(std::move(color)),
+      horizon_(horizon),
+      axes_(axes),
+      white_((horizon * axes + kWords - 1) / kWords * kWords * kLanes) {}
+
+void Noise::fill(const NoisePlace &place, std::uint32_t first, float *noise) noexcept {
+    const std::size_t blocks = white_.size() / (kWords * kLanes);
+    for (std::size_t b = 0; b < blocks; ++b) {
+        std::uint32_t x[kWords][kLanes];
+        for (std::size_t i = 0; i < kLanes; ++i) {
+            x[0][i] = static_cast<std::uint32_t>(b);
+            x[1][i] = first + static_cast<std::uint32_t>(i);
+            x[2][i] = place.iteration;
+            x[3][i] = place.plan;
+        }
+        philox(place.seed, x);
+        float *white = white_.data() + b * kWords * kLanes;
+        for (std::size_t n = 0; n < kWords; ++n) {
+            for (std::size_t i = 0; i < kLanes; ++i) {
+                white[n * kLanes + i] = normal(quantiles_.data(), x[n][i]);
+            }
+        }
+    }
+    const std::size_t row = axes_ * kLanes;
+    for (std::size_t h = 0; h < horizon_; ++h) {
+        for (std::size_t a = 0; a < axes_; ++a) {
+            float sum[kLanes] = {};
+            for (std::size_t j = 0; j <= h; ++j) {  // in this order, to 0
+                const float factor = color_[h * horizon_ + j];
+                const float *white = white_.data() + j * row + a * kLanes;
+                for (std::size_t i = 0; i < kLanes; ++i) {
+                    sum[i] += factor * white[i];
+                }
+            }
+            for (std::size_t i = 0; i < kLanes; ++i) {
+                noise[h * row + a * kLanes + i] = sum[i];
+            }
+        }
+    }
+}
+
+}  // namespace edge_wm::planner
