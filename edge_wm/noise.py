@@ -1,6 +1,6 @@
 """The planner's random numbers: the same bits in Python, in C++, and on every machine.
 
-    seed, plan, iteration, candidate ─► Philox ─► 32 bits ─► table ─► standard normal ─► color
+    seed, plan, iteration, candidate ─► Philox ─► 16 bits ─► table ─► standard normal ─► color
 
 Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") has no state: it is a
 function from a counter and a key to 128 random bits. The counter holds where a number belongs, so
@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from edge_wm.types import Float32
 
-UInt32 = npt.NDArray[np.uint32]
+UInt16 = npt.NDArray[np.uint16]
 UInt64 = npt.NDArray[np.uint64]
 
 # Philox4x32-10: multipliers, and what the key grows by each round (Salmon et al. 2011, table 2).
@@ -36,7 +36,10 @@ WORD = 0xFFFFFFFF
 # In the place of the iteration: the block that a plan's rollouts are seeded from.
 NO_ITERATION = WORD
 
-CELL_BITS = 12  # 4096 cells: 16 KiB of table, half of a small processor's first-level cache
+# Of the 16 bits that a number is made of. 4096 cells: 16 KiB of table, half of a small
+# processor's first-level cache.
+CELL_BITS = 12
+REST_BITS = 4
 
 
 def philox(counter: tuple[npt.ArrayLike, ...], key: int) -> UInt64:
@@ -61,25 +64,28 @@ def rollout_seed(seed: int, plan: int) -> int:
 
 
 def white(seed: int, plan: int, iteration: int, candidates: int, count: int) -> Float32:
-    """(K, count): `count` independent normal numbers for each of K candidates."""
-    blocks = np.arange(-(-count // 4))
+    """(K, count): `count` independent normal numbers for each of K candidates.
+
+    A block has eight: of each word first the low half, then the high one.
+    """
+    blocks = np.arange(-(-count // 8))
     counter = (blocks, np.arange(candidates)[:, None], iteration, plan & WORD)
-    words = np.moveaxis(philox(counter, seed), 0, -1).reshape(candidates, -1)
-    return normal(words[:, :count].astype(np.uint32))
+    words = np.moveaxis(philox(counter, seed), 0, -1)
+    halves = np.stack((words & np.uint64(0xFFFF), words >> np.uint64(16)), axis=-1)
+    return normal(halves.reshape(candidates, -1)[:, :count].astype(np.uint16))
 
 
-def normal(words: UInt32) -> Float32:
-    """A standard normal number for each uniform word: `quantiles` between its cell's two edges.
+def normal(bits: UInt16) -> Float32:
+    """A standard normal number for each 16 random bits: `quantiles` between its cell's edges.
 
-    The first bits say which cell, the others where in it (the middle of their step, so that a
-    word and its complement give opposite numbers but for rounding).
+    The upper bits say which cell, the lower ones where in it (the middle of a sixteenth, so that
+    the complement gives the opposite number but for rounding).
     """
     table = quantiles()
-    rest_bits = 32 - CELL_BITS
-    cell = words >> np.uint32(rest_bits)
-    rest = (words & np.uint32((1 << rest_bits) - 1)).astype(np.float32)
-    share = (rest + np.float32(0.5)) * np.float32(2.0**-rest_bits)  # exact: 21 bits
-    below, above = table[cell], table[cell + np.uint32(1)]
+    cell = bits >> np.uint16(REST_BITS)
+    rest = (bits & np.uint16((1 << REST_BITS) - 1)).astype(np.float32)
+    share = (rest + np.float32(0.5)) * np.float32(2.0**-REST_BITS)
+    below, above = table[cell], table[cell + np.uint16(1)]
     drawn: Float32 = below + share * (above - below)
     return drawn
 

@@ -28,7 +28,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import numpy as np
 
@@ -126,9 +126,11 @@ class RecordedBudget:
 
 
 # ---- the planner ------------------------------------------------------------------------
-@runtime_checkable
 class NativeRollout(Protocol):
-    """A rollout function that can also be had compiled, so that a plan need not enter Python."""
+    """A rollout function that can also be had compiled, so that a plan need not enter Python.
+
+    Known by its `native`: an `isinstance` of this would cost more than the planner's choice.
+    """
 
     passes: Callable[[Float32], Bool] | None  # actions (K, H, A) -> (K,) those that may be
 
@@ -298,7 +300,7 @@ class Planner:
         return self._last
 
     def _still(self) -> Float32:
-        return np.tile(self._rest, (self._settings.horizon, 1))
+        return np.repeat(self._rest[None], self._settings.horizon, axis=0)
 
     def _warm_start(self, apply_at_ns: int) -> Float32:
         """(H, A): the last answer from `apply_at_ns` on.
@@ -332,7 +334,7 @@ class Planner:
     ) -> _Found:
         """`_search` in C++ (cpp/planner/planner.cpp), with a compiled rollout if there is one."""
         memory = _Memory(rollout, belief, goal)
-        native = rollout if isinstance(rollout, NativeRollout) else None
+        native = cast(NativeRollout, rollout) if hasattr(rollout, "native") else None
         compiled = native.native(belief, goal) if native else None
         actions, cost, sums, iteration, candidate, iterations, infeasible, answers = search.run(
             compiled or _native.CallableImagination(memory, *mean.shape),
@@ -432,7 +434,9 @@ class Planner:
         costs = elites.cost.tolist()
         weights = [1.0] * len(costs)
         if self._settings.kind == "mppi":
-            weights = [math.exp((costs[0] - cost) / self._settings.temperature) for cost in costs]
+            # float32: on the last bit of a float64 machines' libraries do not agree.
+            worse = [(costs[0] - cost) / self._settings.temperature for cost in costs]
+            weights = [float(np.float32(math.exp(exponent))) for exponent in worse]
         total = 0.0
         for weight in weights:
             total += weight

@@ -13,30 +13,42 @@ constexpr std::size_t kWords = 4;  // to a block
 
 constexpr std::uint32_t kNoIteration = 0xFFFFFFFFu;  // the block that rollouts are seeded from
 
-constexpr unsigned kRestBits = 20;  // of a word: where in its cell; the 12 above say which cell
+constexpr std::size_t kNumbers = 2 * kWords;  // to a block: one for each half of a word
 
-// Lanes lanes of the same block. x: (4, Lanes), the counters, becomes the random words.
+constexpr unsigned kRestBits = 4;  // of 16: where in its cell; the 12 above say which cell
+
+// The same block for each lane. x: (4, Lanes), the counters, becomes the random words.
+//
+// The rounds are unrolled so that gcc makes the lanes one vector loop, which it does not for a
+// loop around a loop: 6144 candidates of 18 numbers take half of the time (x86-64, SSE2, gcc 12,
+// November 2026). With AVX2 it fetches from the table by vgatherdps, and nothing is gained.
 template <std::size_t Lanes>
 inline void philox(std::uint64_t key, std::uint32_t (&x)[kWords][Lanes]) noexcept {
-    auto key0 = static_cast<std::uint32_t>(key), key1 = static_cast<std::uint32_t>(key >> 32);
-    for (int round = 0; round < kRounds; ++round) {
-        for (std::size_t i = 0; i < Lanes; ++i) {
-            const std::uint64_t left = std::uint64_t{kMultiplier0} * x[0][i];
-            const std::uint64_t right = std::uint64_t{kMultiplier1} * x[2][i];
-            x[0][i] = static_cast<std::uint32_t>(right >> 32) ^ x[1][i] ^ key0;
-            x[1][i] = static_cast<std::uint32_t>(right);
-            x[2][i] = static_cast<std::uint32_t>(left >> 32) ^ x[3][i] ^ key1;
-            x[3][i] = static_cast<std::uint32_t>(left);
+    for (std::size_t i = 0; i < Lanes; ++i) {
+        auto key0 = static_cast<std::uint32_t>(key), key1 = static_cast<std::uint32_t>(key >> 32);
+        std::uint32_t x0 = x[0][i], x1 = x[1][i], x2 = x[2][i], x3 = x[3][i];
+#pragma GCC unroll 10
+        for (int round = 0; round < kRounds; ++round) {
+            const std::uint64_t left = std::uint64_t{kMultiplier0} * x0;
+            const std::uint64_t right = std::uint64_t{kMultiplier1} * x2;
+            x0 = static_cast<std::uint32_t>(right >> 32) ^ x1 ^ key0;
+            x1 = static_cast<std::uint32_t>(right);
+            x2 = static_cast<std::uint32_t>(left >> 32) ^ x3 ^ key1;
+            x3 = static_cast<std::uint32_t>(left);
+            key0 += kKeyStep0;
+            key1 += kKeyStep1;
         }
-        key0 += kKeyStep0;
-        key1 += kKeyStep1;
+        x[0][i] = x0;
+        x[1][i] = x1;
+        x[2][i] = x2;
+        x[3][i] = x3;
     }
 }
 
-// A standard normal number for a uniform word: a straight line between its cell's two quantiles.
-inline float normal(const float *quantiles, std::uint32_t word) noexcept {
-    const std::uint32_t cell = word >> kRestBits;
-    const auto rest = static_cast<std::int32_t>(word & ((1u << kRestBits) - 1u));
+// A standard normal number for 16 random bits: a straight line between its cell's two quantiles.
+inline float normal(const float *quantiles, std::uint32_t bits) noexcept {
+    const std::uint32_t cell = bits >> kRestBits;
+    const auto rest = static_cast<std::int32_t>(bits & ((1u << kRestBits) - 1u));
     const float share = (static_cast<float>(rest) + 0.5f) * (1.0f / (1u << kRestBits));
     const float below = quantiles[cell], above = quantiles[cell + 1];
     return below + share * (above - below);
@@ -56,10 +68,10 @@ Noise::Noise(std::vector<float> quantiles, std::vector<float> color, std::size_t
       color_(std::move(color)),
       horizon_(horizon),
       axes_(axes),
-      white_((horizon * axes + kWords - 1) / kWords * kWords * kLanes) {}
+      white_((horizon * axes + kNumbers - 1) / kNumbers * kNumbers * kLanes) {}
 
 void Noise::fill(const NoisePlace &place, std::uint32_t first, float *noise) noexcept {
-    const std::size_t blocks = white_.size() / (kWords * kLanes);
+    const std::size_t blocks = white_.size() / (kNumbers * kLanes);
     for (std::size_t b = 0; b < blocks; ++b) {
         std::uint32_t x[kWords][kLanes];
         for (std::size_t i = 0; i < kLanes; ++i) {
@@ -69,10 +81,12 @@ void Noise::fill(const NoisePlace &place, std::uint32_t first, float *noise) noe
             x[3][i] = place.plan;
         }
         philox(place.seed, x);
-        float *white = white_.data() + b * kWords * kLanes;
+        float *white = white_.data() + b * kNumbers * kLanes;
         for (std::size_t n = 0; n < kWords; ++n) {
+            float *low = white + 2 * n * kLanes, *high = low + kLanes;
             for (std::size_t i = 0; i < kLanes; ++i) {
-                white[n * kLanes + i] = normal(quantiles_.data(), x[n][i]);
+                low[i] = normal(quantiles_.data(), x[n][i] & 0xFFFFu);
+                high[i] = normal(quantiles_.data(), x[n][i] >> 16);
             }
         }
     }

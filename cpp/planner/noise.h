@@ -35,7 +35,7 @@ class Noise {
     std::vector<float> quantiles_;
     std::vector<float> color_;
     std::size_t horizon_, axes_;
-    std::vector<float> white_;  // (H * A rounded up to whole blocks of 4, kLanes)
+    std::vector<float> white_;  // (H * A rounded up to whole blocks of 8, kLanes)
 };
 
 }  // namespace edge_wm::planner

@@ -210,7 +210,10 @@ void Search::lean(std::size_t elites) noexcept {
     double total = 0.0;
     for (std::size_t e = 0; e < elites; ++e) {
         const double worse = best - pool_cost(static_cast<std::uint32_t>(order_[e]));
-        weight_[e] = settings_.equal_weights ? 1.0 : std::exp(worse / settings_.temperature);
+        // float: what the last bit of a double is, machines' libraries do not agree on.
+        weight_[e] = settings_.equal_weights
+                         ? 1.0
+                         : static_cast<float>(std::exp(worse / settings_.temperature));
         total += weight_[e];
     }
     std::fill(center_.begin(), center_.end(), 0.0);
