@@ -58,7 +58,8 @@ except ImportError:  # not compiled, or for another Python: `edge-wm doctor` say
     NATIVE = False
 
 if TYPE_CHECKING:
-    from edge_wm._native import Imagination, Search
+    from edge_wm._native import Imagination as Imagination
+    from edge_wm._native import Search
 
 # Share of the elites that live on into the next iteration (iCEM: 0.3).
 KEPT_SHARE = 0.3
