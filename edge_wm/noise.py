@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
@@ -105,7 +106,7 @@ def quantiles() -> Float32:
     upper = [0.0, *(-inverse(i / cells) for i in range(cells // 2 - 1, 0, -1))]
     # A cell that is uniform from a to b has the second moment (a^2 + a b + b^2) / 3, and the
     # mean over the upper half of the cells must be 1.
-    inner = math.fsum(a * a + a * b + b * b for a, b in zip(upper, upper[1:], strict=False)) / 3
+    inner = math.fsum(a * a + a * b + b * b for a, b in pairwise(upper)) / 3
     edge = upper[-1]
     missing = 3.0 * (cells / 2 - inner) - edge * edge  # = end * edge + end^2
     end = -0.5 * edge + math.sqrt(0.25 * edge * edge + missing)

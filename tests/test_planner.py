@@ -3,11 +3,14 @@ the compiled loop against the Python one, which is its definition."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from math import inf, nan
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -807,17 +810,46 @@ def test_what_is_thrown_within_a_plan_comes_out_of_it_and_the_next_plan_is_fine(
         more = broken
 
     planner = planner_of()
-    rollout = distance_to(np.array([0.1, 0.1]))
+    fine = distance_to(np.array([0.1, 0.1]))
+    rollout, budget = {
+        "rollout": (broken, CountBudget(9)),
+        "budget": (fine, Budget()),
+        "mask": (lambda *_: broken(), CountBudget(9)),
+    }[where]
+    if where == "mask" and room.NATIVE:
+        rollout = Compiled(np.zeros((12, 2), np.float32), 9.0, broken)
     with pytest.raises(ZeroDivisionError, match=f"^in the {where}$"):
-        if where == "rollout":
-            plan(planner, broken)
-        elif where == "budget":
-            plan(planner, rollout, budget=Budget())
-        elif room.NATIVE:
-            plan(planner, Compiled(np.zeros((12, 2), np.float32), 9.0, broken))
-        else:
-            broken()
-    assert plan(planner, rollout).reason is None
+        plan(planner, rollout, budget=budget)
+    assert plan(planner, fine).reason is None
+
+
+@only_compiled
+@pytest.mark.parametrize("where", ["costs", "mask"])
+def test_an_answer_for_too_few_candidates_is_refused(where) -> None:
+    few = np.zeros(5, np.float32)
+    rollout, message = {
+        "costs": (
+            lambda *_: Rollout(few, np.zeros(5, bool)),
+            "the rollout must give a cost and an infeasible for each of 128 candidates, got 5 and 5",
+        ),
+        "mask": (
+            Compiled(np.zeros((12, 2), np.float32), 9.0, lambda actions: few == 0),
+            "passes must answer for each of 128 candidates, got 5",
+        ),
+    }[where]
+    with pytest.raises(ValueError, match=f"^planner: {message}$"):
+        plan(planner_of(), rollout)
+
+
+@only_compiled
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_no_plan_but_the_first_allocates(tmp_path: Path) -> None:
+    here = Path(__file__).resolve().parent
+    sources = [here / "planner_allocations.cpp", *(here.parent / "cpp" / "planner").glob("*.cpp")]
+    program = tmp_path / "allocations"
+    subprocess.run(["c++", "-std=c++17", "-O1", *map(str, sources), "-o", program], check=True)
+    done = subprocess.run([program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_a_planner_can_be_asked_to_run_in_python_or_compiled() -> None:

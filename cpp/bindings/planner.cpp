@@ -11,6 +11,7 @@
 #include <exception>
 #include <optional>
 #include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -28,23 +29,21 @@ using Bools = py::array_t<bool, py::array::c_style>;
 static_assert(sizeof(bool) == sizeof(std::uint8_t), "numpy's bool is one byte");
 
 template <typename T>
-std::vector<T> copied(const py::array_t<T, py::array::c_style> &values, std::size_t size,
-                      const char *what) {
+const T *checked(const py::array_t<T, py::array::c_style> &values, std::size_t size,
+                 const char *what) {
     if (static_cast<std::size_t>(values.size()) != size) {
-        throw std::invalid_argument(std::string("Search: ") + what + " must have " +
-                                    std::to_string(size) + " numbers, got " +
-                                    std::to_string(values.size()));
-    }
-    return std::vector<T>(values.data(), values.data() + size);
-}
-
-const float *checked(const Floats &values, std::size_t size, const char *what) {
-    if (static_cast<std::size_t>(values.size()) != size) {
-        throw std::invalid_argument(std::string("Search.run: ") + what + " must have " +
+        throw std::invalid_argument(std::string("planner: ") + what + " must have " +
                                     std::to_string(size) + " numbers, got " +
                                     std::to_string(values.size()));
     }
     return values.data();
+}
+
+template <typename T>
+std::vector<T> copied(const py::array_t<T, py::array::c_style> &values, std::size_t size,
+                      const char *what) {
+    const T *first = checked(values, size, what);
+    return std::vector<T>(first, first + size);
 }
 
 // A copy that Python may keep: the planner's own memory is written over by the next iteration.
@@ -83,8 +82,10 @@ class CallableImagination : public Imagination {
             const auto refused = outcome[1].cast<Bools>();
             if (static_cast<std::size_t>(costs.size()) != count ||
                 static_cast<std::size_t>(refused.size()) != count) {
-                throw std::invalid_argument("CallableImagination: one cost and one infeasible "
-                                            "for each candidate, please");
+                throw std::invalid_argument(
+                    "planner: the rollout must give a cost and an infeasible for each of " +
+                    std::to_string(count) + " candidates, got " + std::to_string(costs.size()) +
+                    " and " + std::to_string(refused.size()));
             }
             std::memcpy(cost, costs.data(), count * sizeof(float));
             std::memcpy(infeasible, refused.data(), count);
@@ -149,7 +150,9 @@ class PythonOverseer : public Overseer {
             const auto passes =
                 passes_(candidates(actions, count, horizon_, axes_)).cast<Bools>();
             if (static_cast<std::size_t>(passes.size()) != count) {
-                throw std::invalid_argument("Search.run: passes must answer for each candidate");
+                throw std::invalid_argument("planner: passes must answer for each of " +
+                                            std::to_string(count) + " candidates, got " +
+                                            std::to_string(passes.size()));
             }
             const bool *pass = passes.data();
             for (std::size_t k = 0; k < count; ++k) {
@@ -221,7 +224,7 @@ py::tuple run(Search &search, Imagination &imagination, const py::object &more,
         if (failure) {
             std::rethrow_exception(failure);
         }
-        throw std::runtime_error("Search.run: the imagination failed");
+        throw std::runtime_error("planner: the imagination failed");
     }
     py::list terms;
     for (std::size_t t = 0; found.actions != nullptr && t < imagination.term_count(); ++t) {
@@ -244,7 +247,7 @@ py::tuple run(Search &search, Imagination &imagination, const py::object &more,
 // Imagines `actions` (K, H, A) and gives (cost (K,), infeasible (K,), terms (T, K)).
 py::tuple imagine(Imagination &imagination, const Floats &actions, std::uint64_t seed) {
     if (actions.ndim() != 3) {
-        throw std::invalid_argument("Imagination.imagine: actions must have 3 axes");
+        throw std::invalid_argument("planner: actions to imagine must have 3 axes");
     }
     const auto count = static_cast<std::size_t>(actions.shape(0));
     Floats cost(actions.shape(0)), terms({imagination.term_count(), count});
@@ -260,7 +263,7 @@ py::tuple imagine(Imagination &imagination, const Floats &actions, std::uint64_t
         if (auto *callable = dynamic_cast<CallableImagination *>(&imagination); callable) {
             std::rethrow_exception(callable->failure());
         }
-        throw std::runtime_error("Imagination.imagine: the imagination failed");
+        throw std::runtime_error("planner: the imagination failed");
     }
     return py::make_tuple(cost, infeasible, terms);
 }

@@ -137,7 +137,7 @@ class Permitted:
         return replace(rollout, cost=cost, infeasible=infeasible)
 
     def native(self, belief: Belief, goal: Goal) -> Imagination | None:
-        """The model's compiled rollout, if it has one and the driver did not put another instead."""
+        """The model's compiled rollout, if it has one and the driver has no other instead."""
         imagination = getattr(self.model, "imagination", None)
         if imagination is None or self.rollout != self.model.rollout:
             return None
