@@ -10,6 +10,10 @@ class Imagination:
 
     @property
     def term_count(self) -> int: ...
+    @property
+    def action_size(self) -> int:
+        """H * A: what it reads for each candidate."""
+
     def imagine(self, actions: Float32, seed: int) -> tuple[Float32, Bool, Float32]:
         """(cost (K,), infeasible (K,), terms (T, K)) of actions (K, H, A)."""
 

@@ -67,7 +67,8 @@ def rollout_seed(seed: int, plan: int) -> int:
 def white(seed: int, plan: int, iteration: int, candidates: int, count: int) -> Float32:
     """(K, count): `count` independent normal numbers for each of K candidates.
 
-    A block has eight: of each word first the low half, then the high one.
+    A block has eight: of each word first the low half, then the high one. (16 bits are enough: it
+    is the table's straight lines, not they, that limit how normal the numbers are.)
     """
     blocks = np.arange(-(-count // 8))
     counter = (blocks, np.arange(candidates)[:, None], iteration, plan & WORD)

@@ -35,6 +35,7 @@ struct Flat : Imagination {
         return true;
     }
     std::size_t term_count() const override { return 2; }
+    std::size_t action_size() const override { return kSize; }
 };
 
 struct Generous : Overseer {

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -830,7 +831,8 @@ def test_an_answer_for_too_few_candidates_is_refused(where) -> None:
     rollout, message = {
         "costs": (
             lambda *_: Rollout(few, np.zeros(5, bool)),
-            "the rollout must give a cost and an infeasible for each of 128 candidates, got 5 and 5",
+            "the rollout must give a cost and an infeasible for each of 128 candidates, "
+            "got 5 and 5",
         ),
         "mask": (
             Compiled(np.zeros((12, 2), np.float32), 9.0, lambda actions: few == 0),
@@ -842,6 +844,20 @@ def test_an_answer_for_too_few_candidates_is_refused(where) -> None:
 
 
 @only_compiled
+def test_an_imagination_for_another_horizon_is_refused() -> None:
+    other = Compiled(np.zeros((11, 2), np.float32), 9.0)
+    message = (
+        "planner: the imagination reads 22 numbers a candidate (H * A), but candidates have 24; "
+        "plan with the model's own horizon"
+    )
+    with pytest.raises(ValueError, match=r"^planner: the imagination reads") as refused:
+        plan(planner_of(), other)
+    assert str(refused.value) == message
+    with pytest.raises(ValueError, match=r"^planner: the imagination reads"):
+        other._imagination.imagine(np.zeros((3, 12, 2), np.float32), 0)
+
+
+@only_compiled
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
 def test_no_plan_but_the_first_allocates(tmp_path: Path) -> None:
     here = Path(__file__).resolve().parent
@@ -850,6 +866,26 @@ def test_no_plan_but_the_first_allocates(tmp_path: Path) -> None:
     subprocess.run(["c++", "-std=c++17", "-O1", *map(str, sources), "-o", program], check=True)
     done = subprocess.run([program], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_without_the_compiled_module_the_python_loop_plans() -> None:
+    program = (
+        "import sys; sys.modules['edge_wm._native'] = None\n"
+        "import test_planner as t\n"
+        "import numpy as np\n"
+        "planner = t.planner_of()\n"
+        "assert not planner.native\n"
+        "print(t.plan(planner, t.distance_to(np.zeros(2))).actions.tobytes().hex())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).resolve().parent,
+    )
+    here = plan(planner_of(), distance_to(np.zeros(2))).actions
+    assert done.stdout.strip() == here.tobytes().hex()
 
 
 def test_a_planner_can_be_asked_to_run_in_python_or_compiled() -> None:

@@ -53,6 +53,16 @@ Floats candidates(const float *actions, std::size_t count, std::size_t horizon, 
     return copy;
 }
 
+// Raises where an imagination reads more or fewer numbers a candidate than there are.
+void check_size(const Imagination &imagination, std::size_t size) {
+    if (imagination.action_size() != size) {
+        throw std::invalid_argument("planner: the imagination reads " +
+                                    std::to_string(imagination.action_size()) +
+                                    " numbers a candidate (H * A), but candidates have " +
+                                    std::to_string(size) + "; plan with the model's own horizon");
+    }
+}
+
 // Runs `call` with the GIL; keeps what it throws in `failure`, and is then false.
 template <typename Call>
 bool guarded(std::exception_ptr *failure, const Call &call) {
@@ -93,6 +103,7 @@ class CallableImagination : public Imagination {
     }
 
     std::size_t term_count() const override { return 0; }
+    std::size_t action_size() const override { return horizon_ * axes_; }
 
     // What the callable threw; nullptr if nothing. Asking forgets it.
     std::exception_ptr failure() { return std::exchange(failure_, nullptr); }
@@ -126,6 +137,7 @@ class DistanceImagination : public Imagination {
     }
 
     std::size_t term_count() const override { return 1; }
+    std::size_t action_size() const override { return target_.size(); }
 
    private:
     std::vector<float> target_;
@@ -209,6 +221,7 @@ py::tuple run(Search &search, Imagination &imagination, const py::object &more,
     }
     start.seed = seed;
     start.plan = plan;
+    check_size(imagination, search.size());
     PythonOverseer overseer(more, passes, horizon, axes);
     Found found{};
     bool done = false;
@@ -249,6 +262,7 @@ py::tuple imagine(Imagination &imagination, const Floats &actions, std::uint64_t
     if (actions.ndim() != 3) {
         throw std::invalid_argument("planner: actions to imagine must have 3 axes");
     }
+    check_size(imagination, static_cast<std::size_t>(actions.shape(1) * actions.shape(2)));
     const auto count = static_cast<std::size_t>(actions.shape(0));
     Floats cost(actions.shape(0)), terms({imagination.term_count(), count});
     Bools infeasible(actions.shape(0));
@@ -273,7 +287,8 @@ py::tuple imagine(Imagination &imagination, const Floats &actions, std::uint64_t
 void bind_planner(py::module_ &module) {
     py::class_<Imagination>(module, "Imagination")
         .def("imagine", &imagine, py::arg("actions").noconvert(), py::arg("seed"))
-        .def_property_readonly("term_count", &Imagination::term_count);
+        .def_property_readonly("term_count", &Imagination::term_count)
+        .def_property_readonly("action_size", &Imagination::action_size);
     py::class_<CallableImagination, Imagination>(module, "CallableImagination")
         .def(py::init<py::function, std::size_t, std::size_t>(), py::arg("callable"),
              py::arg("horizon"), py::arg("axes"));

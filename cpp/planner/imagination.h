@@ -20,6 +20,10 @@ class Imagination {
                          std::uint8_t *infeasible, float *terms) = 0;
 
     virtual std::size_t term_count() const = 0;
+
+    // H * A: how many numbers `imagine` reads for each candidate. The binding holds it against the
+    // planner's, once a plan: a model with another horizon must not read past the end.
+    virtual std::size_t action_size() const = 0;
 };
 
 }  // namespace edge_wm::planner
