@@ -130,7 +130,7 @@ class RecordedBudget:
 class NativeRollout(Protocol):
     """A rollout function that can also be had compiled, so that a plan need not enter Python.
 
-    Known by its `native`: an `isinstance` of this would cost more than the planner's choice.
+    The planner knows one by its method `native`.
     """
 
     passes: Callable[[Float32], Bool] | None  # actions (K, H, A) -> (K,) those that may be
