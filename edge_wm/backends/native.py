@@ -159,6 +159,7 @@ class NativeRollout:
             for name in ("dynamics", "cost", "constraint", "value")
         }
         axes = manifest.needs.axes
+        self._noisy = self._noise_width(manifest) > 0
         self._rollout: Any = _native.Rollout(
             **wired,
             belief=[int(np.prod(t.shape, dtype=int)) for t in self.belief],
@@ -168,6 +169,7 @@ class NativeRollout:
             offset=[axis.offset for axis in axes],
             noise=self._noise_width(manifest),
             goals=[self._goal_width(manifest, source) for source in self.goals],
+            horizon=manifest.horizon,
             threads=threads,
             tile=tile,
         )
@@ -225,6 +227,10 @@ class NativeRollout:
             dt,
             [weights.get(name, 1.0) for name in self.terms],
         )
+
+    def imagination(self) -> Any:
+        """What the planner's compiled loop rolls out with, after `prepare`; None with noise."""
+        return None if self._noisy else self._rollout
 
     def _wired(self, manifest: Manifest, name: str, graphs: Mapping[str, object]) -> Any:
         if name not in manifest.functions:

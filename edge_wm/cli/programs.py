@@ -83,19 +83,18 @@ def _facts(bundle: Bundle, name: str, program: Program | None) -> dict[str, Any]
 
 def _words(o: Operation, program: Program) -> str:
     """An operation in a few words: what, how large, in which precision."""
-    words = [str(o.__struct_config__.tag)]
+    fields: dict[str, Any] = msgspec.to_builtins(o)
+    words = [str(fields["op"]), str(fields.get("kind", ""))]
     if isinstance(o, Dense):
         kinds = {program.constants[s.weight].dtype.name for s in o.segments}
-        inputs = "+".join(str(s.size) for s in o.segments)
-        words += [f"{inputs} -> {o.size}", "/".join(sorted(kinds))]
-    elif hasattr(o, "shape"):
-        words += [getattr(o, "kind", ""), "x".join(map(str, o.shape))]
+        words.append(f"{'+'.join(str(s.size) for s in o.segments)} -> {o.size}")
+        words.append("/".join(sorted(kinds)))
     else:
-        words += [getattr(o, "kind", ""), str(getattr(o, "size", ""))]
-    if getattr(o, "tokens", 1) > 1:
-        words.append(f"for {o.tokens} tokens")
-    if getattr(o, "activation", "none") != "none":
-        words.append(f"then {o.activation}")
+        words.append("x".join(map(str, fields.get("shape", [fields.get("size", "")]))))
+    if fields.get("tokens", 1) > 1:
+        words.append(f"for {fields['tokens']} tokens")
+    if fields.get("activation", "none") != "none":
+        words.append(f"then {fields['activation']}")
     return " ".join(word for word in words if word)
 
 
