@@ -11,28 +11,25 @@ import numpy as np
 import onnx
 from engine_bench.case import Case, Planning, StepFunction
 
-from edge_wm.bundle import load_trust, open_bundle
+from edge_wm.bundle import Bundle, load_trust, open_bundle
+from edge_wm.bundle.manifest import Function, FunctionName
 from edge_wm.types import Array
 
 BUNDLE = Path(__file__).resolve().parents[4] / "zoo" / "rover" / "rover.wmb"
-PLANNED = ("dynamics", "cost", "constraint", "value")
+PLANNED: tuple[FunctionName, ...] = ("dynamics", "cost", "constraint", "value")
+GOAL = np.array([[2.0, 0.5, 0.0, 0.0]], np.float32)  # x, y, yaw, has_yaw
 
 
 def plan() -> Case:
     bundle = open_bundle(BUNDLE, load_trust())
     manifest = bundle.manifest
-    assert manifest.planner is not None
-    functions = {}
-    for name in PLANNED:
-        if name in manifest.functions:
-            spec = manifest.functions[name]
-            blob = bytes(bundle.blob(spec.graphs["onnx"]))
-            tflite = bytes(bundle.blob(spec.graphs["tflite"])) if "tflite" in spec.graphs else b""
-            functions[name] = StepFunction(blob, spec, _macs(blob), tflite)
     planner, H = manifest.planner, manifest.horizon
-    planning = Planning(
-        "mppi", planner.candidates, planner.iterations, planner.elites, std=(0.05, 0.5)
-    )
+    assert planner is not None
+    functions = {
+        name: _step_function(bundle, manifest.functions[name])
+        for name in PLANNED
+        if name in manifest.functions
+    }
     per_step = sum(f.macs for name, f in functions.items() if name != "value")
     per_candidate = H * per_step + (functions["value"].macs if "value" in functions else 0)
     return Case(
@@ -41,31 +38,41 @@ def plan() -> Case:
         work="plan",
         functions=functions,
         rewritten=functions,
-        macs=planning.candidates * planning.iterations * per_candidate,
-        candidates=planning.candidates,
+        macs=planner.candidates * planner.iterations * per_candidate,
+        candidates=planner.candidates,
         horizon=H,
         action=manifest.action_size,
-        belief=_belief(bundle, manifest),
-        goals={"goal.pose": np.array([[2.0, 0.5, 0.0, 0.0]], np.float32)},
+        belief=_belief(bundle),
+        goals={"goal.pose": GOAL},
         weights={name: term.weight for name, term in manifest.cost_terms.items()},
-        planning=planning,
+        planning=Planning(
+            "mppi", planner.candidates, planner.iterations, planner.elites, std=(0.05, 0.5)
+        ),
         step_s=manifest.step_ns * 1e-9,
     )
 
 
-def _belief(bundle, manifest) -> dict[str, Array]:
+def _step_function(bundle: Bundle, spec: Function) -> StepFunction:
+    blob = bytes(bundle.blob(spec.graphs["onnx"]))
+    tflite = bytes(bundle.blob(spec.graphs["tflite"])) if "tflite" in spec.graphs else b""
+    return StepFunction(blob, spec, _macs(blob), tflite)
+
+
+def _belief(bundle: Bundle) -> dict[str, Array]:
     """Where the rover stands in its bundle's reference case of `dynamics`: (1, ...) each."""
-    spec = manifest.functions["dynamics"]
+    manifest = bundle.manifest
+    found: dict[str, Array] = {
+        t.name: np.zeros((1, *t.shape), np.float32) for t in manifest.belief
+    }
     for case in manifest.reference:
-        if case.function == "dynamics":
-            found = {}
-            for entry in spec.inputs:
-                if entry.source.startswith("belief."):
-                    data = np.frombuffer(bundle.blob(case.inputs[entry.tensor]), entry.dtype)
-                    rows = data.reshape(-1, *entry.shape[1:])
-                    found[entry.source.removeprefix("belief.")] = rows[:1].copy()
-            return found
-    return {t.name: np.zeros((1, *t.shape), np.float32) for t in manifest.belief}
+        if case.function != "dynamics":
+            continue
+        for entry in manifest.functions["dynamics"].inputs:
+            if entry.source.startswith("belief."):
+                data = np.frombuffer(bundle.blob(case.inputs[entry.tensor]), entry.dtype)
+                rows = data.reshape(-1, *entry.shape[1:])
+                found[entry.source.removeprefix("belief.")] = rows[:1].copy()
+    return found
 
 
 def _macs(blob: bytes) -> int:
