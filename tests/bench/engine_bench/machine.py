@@ -61,13 +61,13 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def pin() -> int | None:
-    """Keep this process on one core, the last it may use; None where that cannot be done."""
+def pin(cores: int) -> int | None:
+    """Keep this process on its last `cores` cores; gives the first of them, None if it cannot."""
     if not hasattr(os, "sched_setaffinity"):
         return None
-    core = max(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {core})
-    return core
+    kept = sorted(os.sched_getaffinity(0))[-cores:]
+    os.sched_setaffinity(0, kept)
+    return kept[0]
 
 
 def moved(before: float | None, after: float | None) -> bool:

@@ -22,14 +22,21 @@ from typing import Any, Literal
 
 import numpy as np
 from engine_bench import int8_graphs, planning
-from engine_bench.case import Case, StepFunction
-from engine_bench.imagination import Bound, Engine, JoinedEngine, StepEngine, joined_inputs
+from engine_bench.case import Case
+from engine_bench.imagination import (
+    Bound,
+    Engine,
+    JoinedEngine,
+    Run,
+    StepEngine,
+    joined_inputs,
+)
 from engine_bench.unroll import unrolled_policy, unrolled_rollout
 
 from edge_wm.types import Array
 
 Precision = Literal["fp32", "int8 static", "int8 dynamic"]
-Form = Literal["as exported", "best form"]
+Form = Literal["as exported", "best form", ""]
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,10 @@ class Competitor:
 
     @property
     def name(self) -> str:
-        return f"{self.library} {self.precision}, {self.form}"
+        return f"{self.library} {self.precision}" + (f", {self.form}" if self.form else "")
 
 
-def competitors(case: Case) -> tuple[list[Competitor], dict[str, str]]:
+def competitors(case: Case, threads: int = 1) -> tuple[list[Competitor], dict[str, str]]:
     """Those that can run the case, and why the others are not run."""
     made, absent = [], {}
     precisions: tuple[Precision, ...] = ("fp32", "int8 static", "int8 dynamic")
@@ -57,45 +64,44 @@ def competitors(case: Case) -> tuple[list[Competitor], dict[str, str]]:
             continue
         for precision in precisions[: 3 if case.int8 else 1]:
             if precision in loads.precisions:
-                made += _of(case, library, loads, precision)
+                made += _of(case, library, loads, precision, threads)
     if find_spec("ai_edge_litert") is None:
         absent["LiteRT"] = "not run: not installed"
     elif all(f.tflite for f in case.functions.values()):
-        made.append(Competitor("LiteRT", "fp32", "as exported", lambda: _litert(case)))
+        made.append(Competitor("LiteRT", "fp32", "as exported", lambda: _litert(case, threads)))
     else:
         absent["LiteRT"] = "not run: no converter"
     if find_spec("torch") is None:
         absent["torch"] = "not run: not installed"
     else:
-        made.append(Competitor("torch", "fp32", "as exported", lambda: _torch(case)))
+        made.append(Competitor("torch", "fp32", "as exported", lambda: _torch(case, threads)))
     return made, absent
 
 
 # ---- graphs ---------------------------------------------------------------------------------
 def _of(
-    case: Case, library: str, loads: Library, precision: Precision
+    case: Case, library: str, loads: Library, precision: Precision, threads: int
 ) -> list[Competitor]:
     """Both forms of a case on a library that reads ONNX."""
 
     def stepped() -> dict[str, bytes]:
-        recorded = _recorded(case) if precision == "int8 static" else {}
         return {
-            name: _quantized(function.blob, precision, recorded.get(name, ()))
+            name: _quantized(function.blob, precision, lambda name=name: _recorded(case)[name])
             for name, function in case.functions.items()
         }
 
     def joined() -> dict[str, bytes]:
         return {
-            name: _quantized(blob, precision, _joined_calibration(case, name))
+            name: _quantized(blob, precision, lambda name=name: _joined_calibration(case, name))
             for name, blob in _joined(case, loads.rewritten).items()
         }
 
     def build_stepped() -> Engine:
-        return StepEngine(case, {n: loads.steps(b, case.functions[n]) for n, b in stepped().items()})
+        return StepEngine(case, {n: loads.steps(b, threads) for n, b in stepped().items()})
 
     def build_joined() -> Engine:
         return JoinedEngine(
-            {n: loads.bound(blob, joined_inputs(case, n)) for n, blob in joined().items()}
+            {n: loads.bound(blob, joined_inputs(case, n), threads) for n, blob in joined().items()}
         )
 
     forms = [Competitor(library, precision, "best form", build_joined, joined)]
@@ -116,7 +122,7 @@ def _joined(case: Case, rewritten: bool) -> dict[str, bytes]:
 
 
 def _quantized(
-    blob: bytes, precision: Precision, calibration: Sequence[Mapping[str, Array]]
+    blob: bytes, precision: Precision, calibration: Callable[[], Sequence[Mapping[str, Array]]]
 ) -> bytes:
     if precision == "fp32":
         return blob
@@ -143,7 +149,7 @@ def _recorded(case: Case) -> dict[str, list[Mapping[str, Array]]]:
     """What each function is fed with during one measurement's work: its calibration."""
     seen: dict[str, list[Mapping[str, Array]]] = {name: [] for name in case.functions}
 
-    def recording(name: str, run: Callable) -> Callable:
+    def recording(name: str, run: Run) -> Run:
         def both(feeds: Mapping[str, Array]) -> Mapping[str, Array]:
             if len(seen[name]) < case.horizon:
                 seen[name].append(dict(feeds))
@@ -151,7 +157,7 @@ def _recorded(case: Case) -> dict[str, list[Mapping[str, Array]]]:
 
         return both
 
-    runs = {n: recording(n, _onnxruntime_steps(f.blob, f)) for n, f in case.functions.items()}
+    runs = {n: recording(n, _onnxruntime_steps(f.blob, 1)) for n, f in case.functions.items()}
     engine = StepEngine(case, runs)
     if case.work == "encode":
         engine.encode()
@@ -165,7 +171,7 @@ def _recorded(case: Case) -> dict[str, list[Mapping[str, Array]]]:
 
 def reference(case: Case) -> Engine:
     """What every competitor is held against: the exported functions in fp32 on onnxruntime."""
-    runs = {n: _onnxruntime_steps(f.blob, f) for n, f in case.functions.items()}
+    runs = {n: _onnxruntime_steps(f.blob, 1) for n, f in case.functions.items()}
     return StepEngine(case, runs)
 
 
@@ -174,19 +180,19 @@ def reference_result(case: Case) -> Array:
 
 
 # ---- onnxruntime ----------------------------------------------------------------------------
-def _session(blob: bytes) -> Any:
+def _session(blob: bytes, threads: int) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     return ort.InferenceSession(blob, options, providers=["CPUExecutionProvider"])
 
 
-def _onnxruntime_steps(blob: bytes, function: StepFunction) -> Callable:
-    session = _session(blob)
+def _onnxruntime_steps(blob: bytes, threads: int) -> Run:
+    session = _session(blob, threads)
     names = [output.name for output in session.get_outputs()]
     return lambda feeds: dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
@@ -194,10 +200,10 @@ def _onnxruntime_steps(blob: bytes, function: StepFunction) -> Callable:
 class _OnnxruntimeBound:
     """IO binding to numpy memory on both sides."""
 
-    def __init__(self, blob: bytes, inputs: Mapping[str, Array]) -> None:
+    def __init__(self, blob: bytes, inputs: Mapping[str, Array], threads: int) -> None:
         import onnxruntime as ort
 
-        self._session = _session(blob)
+        self._session = _session(blob, threads)
         self._binding = self._session.io_binding()
         self.inputs = {n: np.ascontiguousarray(v).copy() for n, v in inputs.items()}
         self.outputs = {
@@ -219,12 +225,12 @@ class _OnnxruntimeBound:
 
 
 # ---- OpenVINO -------------------------------------------------------------------------------
-def _compiled(blob: bytes) -> Any:
+def _compiled(blob: bytes, threads: int) -> Any:
     import openvino as ov
 
     core = ov.Core()
     settings = {
-        "INFERENCE_NUM_THREADS": 1,
+        "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,
@@ -233,13 +239,12 @@ def _compiled(blob: bytes) -> Any:
     return core.compile_model(core.read_model(blob, b""), "CPU", settings)
 
 
-def _openvino_steps(blob: bytes, function: StepFunction) -> Callable:
-    request = _compiled(blob).create_infer_request()
-    names = [spec.tensor for spec in function.spec.outputs]
+def _openvino_steps(blob: bytes, threads: int) -> Run:
+    request = _compiled(blob, threads).create_infer_request()
 
     def run(feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         results = request.infer(dict(feeds), share_inputs=True)
-        return {name: results[name] for name in names}
+        return {name: value for port, value in results.items() for name in port.get_names()}
 
     return run
 
@@ -247,10 +252,10 @@ def _openvino_steps(blob: bytes, function: StepFunction) -> Callable:
 class _OpenvinoBound:
     """One infer request with its tensors in numpy memory."""
 
-    def __init__(self, blob: bytes, inputs: Mapping[str, Array]) -> None:
+    def __init__(self, blob: bytes, inputs: Mapping[str, Array], threads: int) -> None:
         import openvino as ov
 
-        compiled = _compiled(blob)
+        compiled = _compiled(blob, threads)
         self._request = compiled.create_infer_request()
         self.inputs = {n: np.ascontiguousarray(v).copy() for n, v in inputs.items()}
         self.outputs: dict[str, Array] = {}
@@ -258,7 +263,8 @@ class _OpenvinoBound:
             (name,) = port.get_names() & set(inputs)
             self._request.set_tensor(port, ov.Tensor(self.inputs[name], shared_memory=True))
         for port in compiled.outputs:
-            name = sorted(port.get_names(), key=lambda n: (n != "cost", "last." not in n, n))[0]
+            # A tensor may have inner names too; ours are `cost` and `last.belief...`.
+            name = min(port.get_names(), key=lambda n: (n != "cost", "last." not in n, n))
             self.outputs[name] = np.zeros(tuple(port.shape), np.float32)
             self._request.set_tensor(port, ov.Tensor(self.outputs[name], shared_memory=True))
 
@@ -273,8 +279,8 @@ class Library:
     module: str
     precisions: tuple[Precision, ...]
     rewritten: bool  # does it want Mish rewritten?
-    steps: Callable[[bytes, StepFunction], Callable]
-    bound: Callable[[bytes, Mapping[str, Array]], Bound]
+    steps: Callable[[bytes, int], Run]
+    bound: Callable[[bytes, Mapping[str, Array], int], Bound]
 
 
 LIBRARIES: Mapping[str, Library] = {
@@ -289,17 +295,17 @@ LIBRARIES: Mapping[str, Library] = {
 
 
 # ---- LiteRT and torch -----------------------------------------------------------------------
-def _litert(case: Case) -> Engine:
+def _litert(case: Case, threads: int) -> Engine:
     from edge_wm.backends import load_graph
 
     runs = {
-        name: load_graph(f.tflite, f.spec, "litert", name=name, threads=1).run
+        name: load_graph(f.tflite, f.spec, "litert", name=name, threads=threads).run
         for name, f in case.functions.items()
     }
     return StepEngine(case, runs)
 
 
-def _torch(case: Case) -> Engine:
+def _torch(case: Case, threads: int) -> Engine:
     from engine_bench.torch_graph import torch_run
 
-    return StepEngine(case, {n: torch_run(f.blob, f.spec) for n, f in case.functions.items()})
+    return StepEngine(case, {n: torch_run(f.blob, threads) for n, f in case.functions.items()})

@@ -1,7 +1,7 @@
 """The whole plan in numpy, as plain as it can be: what peers are driven by, and how work is done.
 
-MPPI as TD-MPC2 plans (Hansen et al. 2024; tdmpc2.py `_plan`), CEM with equal weights. The native
-engine may bring its own `plan`; this one is its definition and every peer's.
+MPPI as TD-MPC2 plans (Hansen et al. 2024; tdmpc2.py `_plan`), CEM with equal weights; the answer
+is the mean of the last elites. The native engine may bring its own `plan` (native_engine.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def work(case: Case, engine: Engine, seed: int) -> Array:
     if case.work == "rollout":
         actions, noise = _drawn(case)
         return engine.rollout(actions, noise).cost
-    return plan(case, engine, np.random.default_rng(seed))
+    own = getattr(engine, "plan", None)
+    return own(case, seed) if own else plan(case, engine, np.random.default_rng(seed))
 
 
 def plan(case: Case, engine: Engine, random: np.random.Generator) -> Array:
@@ -46,9 +47,7 @@ def plan(case: Case, engine: Engine, random: np.random.Generator) -> Array:
         mean = np.einsum("e,hea->ha", weights, elites)
         spread = np.einsum("e,hea->ha", weights, np.square(elites - mean[:, None]))
         std = np.clip(np.sqrt(spread), *planning.std)
-    if planning.kind == "cem":
-        return mean
-    return elites[:, random.choice(len(best), p=weights.astype(np.float64) / weights.sum(dtype=np.float64))]
+    return mean
 
 
 def _weights(planning: Planning, cost: Array) -> Array:
