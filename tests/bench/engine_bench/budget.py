@@ -19,20 +19,20 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 class Speed(_Part, frozen=True, kw_only=True):
     case: str
-    on: Machine
+    machine: Machine
     against: Literal["best", "exported", "openvino"]
     least: float
 
 
 class Share(_Part, frozen=True, kw_only=True):
     case: str
-    on: Machine
+    machine: Machine
     least: float
 
 
 class Tail(_Part, frozen=True, kw_only=True):
     case: str
-    on: Machine
+    machine: Machine
     most: float
 
 
@@ -60,7 +60,7 @@ def misses(report: Report, budget: Budget) -> Iterator[str]:
     """What the run does not reach, of the cases that were run; one line each."""
     for speed in budget.speed:
         row = ours(report.of(speed.case))
-        if not _applies(report, speed.case, speed.on):
+        if not _applies(report, speed.case, speed.machine):
             continue
         if row is None:
             yield f"{speed.case}: the native engine did not run"
@@ -75,7 +75,7 @@ def misses(report: Report, budget: Budget) -> Iterator[str]:
             )
     for share in budget.share:
         row = ours(report.of(share.case))
-        if row and _applies(report, share.case, share.on) and row.share is not None:
+        if row and _applies(report, share.case, share.machine) and row.share is not None:
             if not row.share >= share.least:
                 yield (
                     f"{share.case}: must reach {share.least:.0%} of the int8 peak, "
@@ -83,7 +83,7 @@ def misses(report: Report, budget: Budget) -> Iterator[str]:
                 )
     for tail in budget.tail:
         row = ours(report.of(tail.case))
-        if row and _applies(report, tail.case, tail.on) and row.rounds >= ROUNDS_FOR_TAIL:
+        if row and _applies(report, tail.case, tail.machine) and row.rounds >= ROUNDS_FOR_TAIL:
             if not row.p999 / row.median <= tail.most:
                 yield (
                     f"{tail.case}: p99.9 must be at most {tail.most:g} times p50, "
@@ -101,5 +101,5 @@ def misses(report: Report, budget: Budget) -> Iterator[str]:
             )
 
 
-def _applies(report: Report, case: str, on: Machine) -> bool:
-    return case in report.titles and on in (report.gate, "any")
+def _applies(report: Report, case: str, machine: Machine) -> bool:
+    return case in report.titles and machine in (report.gate, "any")

@@ -73,5 +73,5 @@ def _one_hot_sample(w: GraphWriter, logits: Value, noise: Value) -> Value:
     perturbed = w.node("Add", mixed, w.reshape(Value(gumbel, S), GROUPS, CLASSES))
     best = w.node("ArgMax", perturbed, axis=-1, keepdims=0)
     values = w.constant(np.array([0, 1], np.float32))
-    hot = w.node("OneHot", best, w.constant([CLASSES]), values, axis=-1)
+    hot = w.node("OneHot", best, w.constant_of(np.int64(CLASSES)), values, axis=-1)
     return w.reshape(Value(hot, CLASSES, GROUPS, flat=False), S)
