@@ -66,6 +66,13 @@ def test_value_gap_is_in_spreads_of_the_candidates():
     assert accuracy.value_gap(np.array([2.0]), np.array([3.0]), candidates) == -0.5
 
 
+def test_infeasible_costs_are_errors_only_where_engines_disagree():
+    cost = np.array([1.0, np.inf, 3.0])
+    assert accuracy.cost_error(cost, np.array([1.5, np.inf, 3.0])) == 0.5
+    assert accuracy.cost_error(cost, np.array([1.0, 2.0, 3.0])) == math.inf
+    assert accuracy.value_gap(np.array([2.0]), np.array([1.0]), cost) == 1.0
+
+
 def test_state_error_is_in_spreads_between_rows():
     rows = np.array([[-1.0, 5.0], [1.0, 5.0]])  # spread sqrt(1 / 2) over all numbers
     assert accuracy.state_error(rows, rows) == 0

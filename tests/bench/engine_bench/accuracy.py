@@ -7,7 +7,7 @@
 | value_gap | plans | how much worse our plans truly are, in spreads of random candidates' costs |
 | state_error | last belief | root mean square error over the spread between candidates |
 | latent_cosine | last belief, encoder | mean over the rows |
-| cost_error | costs | largest difference |
+| cost_error | costs | the largest difference |
 """
 
 from __future__ import annotations
@@ -40,8 +40,20 @@ def rank_correlation(reference: Array, other: Array) -> float:
 
 
 def value_gap(ours: Array, theirs: Array, candidates: Array) -> float:
-    """(mean true cost of our plans - that of theirs) / spread of random candidates' costs."""
-    return float((np.mean(ours) - np.mean(theirs)) / np.std(candidates))
+    """(mean true cost of our plans - that of theirs) / spread of random candidates' costs.
+
+    Infeasible candidates do not count for the spread.
+    """
+    spread = np.std(candidates[np.isfinite(candidates)])
+    return float((np.mean(ours) - np.mean(theirs)) / spread)
+
+
+def cost_error(reference: Array, other: Array) -> float:
+    """The largest difference, infinite where one is infeasible and the other is not. (K,) each."""
+    finite = np.isfinite(reference)
+    if (finite != np.isfinite(other)).any():
+        return float("inf")
+    return float(np.abs(reference[finite] - other[finite]).max(initial=0.0))
 
 
 def state_error(reference: Array, other: Array) -> float:
@@ -66,7 +78,7 @@ def compare(case: Case, reference: Engine, other: Engine) -> dict[str, float]:
     true, ours = reference.rollout(actions, noise), other.rollout(actions, noise)
     # A joined engine gives its own memory: keep what the next rollout would overwrite.
     cost, last = ours.cost.copy(), {name: value.copy() for name, value in ours.last.items()}
-    found: dict[str, float] = {"cost_error": float(np.abs(true.cost - cost).max())}
+    found: dict[str, float] = {"cost_error": cost_error(true.cost, cost)}
     if case.candidates > 1:
         elites = case.planning.elites if case.planning else min(ELITES, case.candidates // 4)
         found["elites_kept"] = elites_kept(true.cost, cost, elites)

@@ -6,8 +6,8 @@
 | best form | one a rollout, inputs and outputs bound to fixed memory | joined over the horizon |
 
 onnxruntime gets Mish rewritten (it has no such operator and splits it into three); OpenVINO
-recognizes Mish, so its best form keeps it. LiteRT runs where a case brings TFLite files: nothing
-converts ONNX to TFLite without torch or TensorFlow. torch, when installed, runs the exported
+recognizes Mish, so its best form keeps it. LiteRT gets what tflite_graphs.py writes: nothing else
+converts ONNX to TFLite without torch or TensorFlow, and convolutions are left out. torch, when installed, runs the exported
 graph operator by operator, as its eager mode would.
 
 Every library is imported by the first competitor of it that is built.
@@ -15,8 +15,9 @@ Every library is imported by the first competitor of it that is built.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -67,10 +68,8 @@ def competitors(case: Case, threads: int = 1) -> tuple[list[Competitor], dict[st
                 made += _of(case, library, loads, precision, threads)
     if find_spec("ai_edge_litert") is None:
         absent["LiteRT"] = "not run: not installed"
-    elif all(f.tflite for f in case.functions.values()):
-        made.append(Competitor("LiteRT", "fp32", "as exported", lambda: _litert(case, threads)))
     else:
-        absent["LiteRT"] = "not run: no converter"
+        made += _litert(case, threads, absent)
     if find_spec("torch") is None:
         absent["torch"] = "not run: not installed"
     else:
@@ -295,7 +294,32 @@ LIBRARIES: Mapping[str, Library] = {
 
 
 # ---- LiteRT and torch -----------------------------------------------------------------------
-def _litert(case: Case, threads: int) -> Engine:
+def _litert(case: Case, threads: int, absent: dict[str, str]) -> list[Competitor]:
+    """As exported where the bundle has TFLite files; the best form where tflite_graphs writes it."""
+    from engine_bench.tflite_graphs import NotConverted, tflite_file
+
+    made = []
+    if all(f.tflite for f in case.functions.values()):
+        made.append(Competitor("LiteRT", "fp32", "as exported", lambda: _litert_steps(case, threads)))
+    # Its GRU and LSTM operators are not written; their steps are.
+    graphs = _joined(replace(case, joined=b""), rewritten=True)
+    for precision in ("fp32", "int8 dynamic") if case.int8 else ("fp32",):
+        try:
+            files = {n: tflite_file(b, precision != "fp32") for n, b in graphs.items()}
+        except NotConverted as error:
+            absent["LiteRT"] = f"not run: no converter ({error})"
+            break
+
+        def build(files: Mapping[str, bytes] = files) -> Engine:
+            return JoinedEngine(
+                {n: _LitertBound(b, joined_inputs(case, n), threads) for n, b in files.items()}
+            )
+
+        made.append(Competitor("LiteRT", precision, "best form", build))
+    return made
+
+
+def _litert_steps(case: Case, threads: int) -> Engine:
     from edge_wm.backends import load_graph
 
     runs = {
@@ -303,6 +327,32 @@ def _litert(case: Case, threads: int) -> Engine:
         for name, f in case.functions.items()
     }
     return StepEngine(case, runs)
+
+
+class _LitertBound:
+    """An interpreter; its tensors are read and written where they lie."""
+
+    def __init__(self, blob: bytes, inputs: Mapping[str, Array], threads: int) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter = Interpreter(model_content=blob, num_threads=threads)
+        self._interpreter.allocate_tensors()
+        self.inputs = {d["name"]: self._memory(d) for d in self._interpreter.get_input_details()}
+        for name, value in inputs.items():
+            if name in self.inputs:
+                self.inputs[name][...] = value
+        self.run()
+        self.outputs = {d["name"]: self._memory(d) for d in self._interpreter.get_output_details()}
+
+    def run(self) -> None:
+        self._interpreter.invoke()
+
+    def _memory(self, detail: Mapping[str, Any]) -> Array:
+        """A tensor's memory; not numpy's own view, because invoke refuses while one lives."""
+        view = self._interpreter.tensor(detail["index"])()
+        address, shape = view.__array_interface__["data"][0], view.shape
+        raw = (ctypes.c_float * view.size).from_address(address)
+        return np.frombuffer(raw, np.float32).reshape(shape)
 
 
 def _torch(case: Case, threads: int) -> Engine:
