@@ -43,7 +43,12 @@ def test_elites_kept_leaves_out_what_is_infeasible():
 
 @pytest.mark.parametrize(
     ("other", "expected"),
-    [([1, 2, 3, 4], 1.0), ([4, 3, 2, 1], -1.0), ([10, 200, 3000, 40000], 1.0), ([1, 1, 2, 2], 0.8944)],
+    [
+        ([1, 2, 3, 4], 1.0),
+        ([4, 3, 2, 1], -1.0),
+        ([10, 200, 3000, 40000], 1.0),
+        ([1, 1, 2, 2], 0.8944),
+    ],
 )
 def test_rank_correlation(other, expected):
     found = accuracy.rank_correlation(np.array([1, 2, 3, 4]), np.array(other))
@@ -101,7 +106,9 @@ def numpy_engine(case):
     for name, function in case.functions.items():
         evaluator = onnx.reference.ReferenceEvaluator(onnx.load_from_string(function.blob))
         names = evaluator.output_names
-        runs[name] = lambda feeds, e=evaluator, n=names: dict(zip(n, e.run(None, feeds), strict=True))
+        runs[name] = lambda feeds, e=evaluator, n=names: dict(
+            zip(n, e.run(None, feeds), strict=True)
+        )
     return StepEngine(case, runs)
 
 
@@ -176,14 +183,17 @@ def test_a_race_ends_when_the_time_is_up():
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "void"), [(100, 84, True), (100, 86, False), (100, 116, True), (None, 1, False)]
+    ("before", "after", "void"),
+    [(100, 84, True), (100, 86, False), (100, 116, True), (None, 1, False)],
 )
 def test_a_run_is_void_when_the_peak_moved(before, after, void):
     assert machine.moved(before, after) is void
 
 
 def row(library, precision, form, least, median, **more):
-    return Row("tdmpc2", library, precision, form, 9, least, median, median, median, median, 1.0, **more)
+    return Row(
+        "tdmpc2", library, precision, form, 9, least, median, median, median, median, 1.0, **more
+    )
 
 
 def report(*rows, gate="avx2"):
@@ -225,9 +235,7 @@ def test_an_engine_that_did_not_run_misses_its_budget():
         speed=(budget.Speed(case="tdmpc2", machine="any", against="best", least=1.0),)
     )
     assert list(budget.misses(report(PEER), wanted)) == ["tdmpc2: the native engine did not run"]
-    assert list(budget.misses(report(OURS), wanted)) == [
-        "tdmpc2: no peer to compare with (best)"
-    ]
+    assert list(budget.misses(report(OURS), wanted)) == ["tdmpc2: no peer to compare with (best)"]
     assert list(budget.misses(report(OURS, PEER), wanted)) == []
 
 

@@ -67,7 +67,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all")
     parser.add_argument("--quick", action="store_true", help="2 rounds or 2 s a case, no memory")
     parser.add_argument("--seconds", type=float, default=60.0, help="for each case (60)")
-    parser.add_argument("--threads", type=int, default=1, help="and cores; over 1, wall time counts")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="and cores; over 1, wall time counts"
+    )
     parser.add_argument("--json", action="store_true", help="results to stdout, talk to stderr")
     parser.add_argument("--budget", type=Path, help="YAML or JSON that the run must reach")
     parser.add_argument("--picture", type=Path, default=PICTURE, help=f"PNG ({PICTURE})")
@@ -155,7 +157,10 @@ def _contenders(case: Case, threads: int) -> tuple[list[Competitor], dict[str, s
     """The native engine and its peers."""
     ours = [
         Competitor(
-            native_engine.NAME, precision, "", lambda p=precision: native_engine.load(case, p, threads)
+            native_engine.NAME,
+            precision,
+            "",
+            lambda p=precision: native_engine.load(case, p, threads),
         )
         for precision in (("int8", "fp32") if case.int8 else ("fp32",))
     ]
@@ -177,7 +182,9 @@ def _wrong(case: Case, contender: Competitor, reference: Engine, engine: Engine)
     good = np.isfinite(true)
     if not (good == np.isfinite(found)).all():
         return "what it finds infeasible is not what the reference does"
-    error = float(np.abs(true[good] - found[good]).max() / max(1.0, float(np.abs(true[good]).max())))
+    error = float(
+        np.abs(true[good] - found[good]).max() / max(1.0, float(np.abs(true[good]).max()))
+    )
     return None if error <= TOLERANCE else f"its results are off by {error:.2g}"
 
 

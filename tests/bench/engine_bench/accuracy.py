@@ -104,7 +104,9 @@ def _plans_gap(case: Case, reference: Engine, other: Engine, candidates: Array) 
 def _errors(true: Mapping[str, Array], ours: Mapping[str, Array]) -> dict[str, float]:
     """Of every belief tensor that differs between candidates."""
     return {
-        name: state_error(value, ours[name]) for name, value in true.items() if np.ptp(value, 0).any()
+        name: state_error(value, ours[name])
+        for name, value in true.items()
+        if np.ptp(value, 0).any()
     }
 
 

@@ -155,4 +155,3 @@ def joined_inputs(case: Case, graph: str) -> dict[str, Array]:
         return inputs | {"noise": np.zeros(shape, np.float32)}
     inputs |= {"actions": case.actions(0)} | dict(case.goals)
     return inputs | ({"noise": case.noises(0)} if case.noise else {})
-

@@ -1,6 +1,6 @@
 """The memory that a competitor takes, measured in a process of its own.
 
-    case built, graphs written ──► resident: before ──► library, graphs, two runs ──► after
+case built, graphs written ──► resident: before ──► library, graphs, two runs ──► after
 """
 
 from __future__ import annotations

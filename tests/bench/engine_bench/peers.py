@@ -7,7 +7,7 @@
 
 onnxruntime gets Mish rewritten (it has no such operator and splits it into three); OpenVINO
 recognizes Mish, so its best form keeps it. LiteRT gets what tflite_graphs.py writes: nothing else
-converts ONNX to TFLite without torch or TensorFlow, and convolutions are left out. torch, when installed, runs the exported
+converts ONNX to TFLite without torch or TensorFlow; int8 there is dynamic only. torch, when installed, runs the exported
 graph operator by operator, as its eager mode would.
 
 Every library is imported by the first competitor of it that is built.
@@ -205,9 +205,7 @@ class _OnnxruntimeBound:
         self._session = _session(blob, threads)
         self._binding = self._session.io_binding()
         self.inputs = {n: np.ascontiguousarray(v).copy() for n, v in inputs.items()}
-        self.outputs = {
-            o.name: np.zeros(o.shape, np.float32) for o in self._session.get_outputs()
-        }
+        self.outputs = {o.name: np.zeros(o.shape, np.float32) for o in self._session.get_outputs()}
         self._values = []
         for arrays, bind in (
             (self.inputs, self._binding.bind_ortvalue_input),
@@ -300,7 +298,9 @@ def _litert(case: Case, threads: int, absent: dict[str, str]) -> list[Competitor
 
     made = []
     if all(f.tflite for f in case.functions.values()):
-        made.append(Competitor("LiteRT", "fp32", "as exported", lambda: _litert_steps(case, threads)))
+        made.append(
+            Competitor("LiteRT", "fp32", "as exported", lambda: _litert_steps(case, threads))
+        )
     # Its GRU and LSTM operators are not written; their steps are.
     graphs = _joined(replace(case, joined=b""), rewritten=True)
     for precision in ("fp32", "int8 dynamic") if case.int8 else ("fp32",):
@@ -351,8 +351,8 @@ class _LitertBound:
         """A tensor's memory; not numpy's own view, because invoke refuses while one lives."""
         view = self._interpreter.tensor(detail["index"])()
         address, shape = view.__array_interface__["data"][0], view.shape
-        raw = (ctypes.c_float * view.size).from_address(address)
-        return np.frombuffer(raw, np.float32).reshape(shape)
+        raw = (ctypes.c_char * view.nbytes).from_address(address)
+        return np.frombuffer(raw, view.dtype).reshape(shape)
 
 
 def _torch(case: Case, threads: int) -> Engine:

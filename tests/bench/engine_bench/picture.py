@@ -35,7 +35,9 @@ def draw(report: Report, path: Path) -> None:
     )  # fmt: skip
     for axis, case in zip(axes[:, 0], cases, strict=True):
         _one_case(axis, report.titles[case], sorted(report.of(case), key=lambda row: -row.least))
-    axes[-1, 0].set_xlabel("time as a multiple of the best of onnxruntime and LiteRT (less is better)")
+    axes[-1, 0].set_xlabel(
+        "time as a multiple of the best of onnxruntime and LiteRT (less is better)"
+    )
     void = ": VOID, the peak moved" if report.void else ""
     figure.suptitle(f"{report.processor}, {report.threads} thread(s){void}", fontsize=10)
     figure.savefig(path, dpi=110)

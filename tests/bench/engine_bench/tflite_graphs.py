@@ -2,8 +2,8 @@
 
 Shapes are fixed and tensors keep ONNX's axes; what LiteRT has no operator for is written with
 those it has (layer norm, erf). int8: the weights of dense layers with a scale per output; LiteRT's
-XNNPACK then quantizes each row of activations by itself. Convolutions and recurrent operators are
-not converted.
+XNNPACK then quantizes each row of activations by itself. Images stay channels last between
+convolutions; recurrent operators are not converted.
 """
 
 from __future__ import annotations
@@ -29,8 +29,13 @@ ERF_P = 0.3275911
 ERF_A = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 TYPES = {
     "float32": tfl.TensorType.FLOAT32, "int32": tfl.TensorType.INT32,
-    "int64": tfl.TensorType.INT64, "int8": tfl.TensorType.INT8, "bool": tfl.TensorType.BOOL,
+    "int64": tfl.TensorType.INT64, "int8": tfl.TensorType.INT8, "uint8": tfl.TensorType.UINT8, "bool": tfl.TensorType.BOOL,
 }  # fmt: skip
+# Lowest versions that the runtime registers or that carry what is asked for; 1 elsewhere.
+VERSIONS = {
+    tfl.BuiltinOperator.BROADCAST_TO: 2,
+    tfl.BuiltinOperator.FULLY_CONNECTED: 12,  # float activations, int8 weights by channel
+}
 LEAST_INT8 = 1024  # weights of a dense layer; smaller ones stay float32
 
 
@@ -48,7 +53,11 @@ def tflite_file(blob: bytes, int8: bool = False) -> bytes:
         writer.shapes[info.name] = dims
     for tensor in graph.initializer:
         writer.known[tensor.name] = numpy_helper.to_array(tensor)
-    inputs = [writer.tensor(i.name, writer.shapes[i.name]) for i in graph.input]
+    inputs = []
+    for info in graph.input:
+        image = info.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+        dtype = "uint8" if image else "float32"
+        inputs.append(writer.tensor(info.name, writer.shapes[info.name], dtype))
     gelus, inner = _gelus(graph.node)
     for node in graph.node:
         if node.output[0] in gelus:
@@ -90,7 +99,7 @@ class _Writer:
         self._codes: list[int] = []
         self._buffers = [tfl.BufferT()]
         self._index: dict[str, int] = {}
-        self._places: dict[int, list[int]] = {}  # tensor -> its shape
+        self.last: dict[str, int] = {}  # images by ONNX name: the tensor with channels last
 
     # ---- tensors ----------------------------------------------------------------------------
     def tensor(self, name: str, shape: list[int], dtype: str = "float32", buffer: int = 0) -> int:
@@ -98,7 +107,6 @@ class _Writer:
         made.name, made.shape, made.buffer, made.type = name.encode(), shape, buffer, TYPES[dtype]
         self._graph.tensors.append(made)
         self._index[name] = index = len(self._graph.tensors) - 1
-        self._places[index] = shape
         return index
 
     def constant(self, value: np.ndarray, scale: np.ndarray | None = None) -> int:
@@ -116,13 +124,20 @@ class _Writer:
 
     def at(self, name: str) -> int:
         """The tensor of an ONNX name; constants are written when they are first used."""
-        if name not in self._index:
+        if name not in self._index and name in self.last:
+            places = [self.last[name], self.numbers([0, 3, 1, 2])]
+            self.operator("TRANSPOSE", places, self.out(name))
+        elif name not in self._index:
             value = np.atleast_1d(self.known[name])
             self._index[name] = self.constant(value)
         return self._index[name]
 
     def out(self, name: str, dtype: str = "float32") -> int:
         return self.tensor(name, self.shapes[name], dtype)
+
+    def alias(self, name: str, index: int) -> None:
+        """Another ONNX name of a tensor."""
+        self._index[name] = index
 
     def numbers(self, values: Any) -> int:
         return self.constant(np.array(values, np.int32))
@@ -156,6 +171,10 @@ class _Writer:
         if all(name in self.known for name in inputs) and kind == "Identity":
             self.known[output] = self.known[inputs[0]]
             return
+        if kind == "Relu" and inputs[0] in self.last:
+            shape = self.channels_last(output)
+            self.last[output] = self.inner("RELU", [self.last[inputs[0]]], shape)
+            return
         if kind in SIMPLE:
             self._simple(kind, inputs, output)
             return
@@ -176,14 +195,23 @@ class _Writer:
     def gelu(self, x: str, output: str) -> None:
         self.operator("GELU", [self.at(x)], self.out(output), approximate=False)
 
+    def channels_last(self, name: str) -> list[int]:
+        """The shape of an image of ONNX, with channels last."""
+        batch, channels, height, width = self.shapes[name]
+        return [batch, height, width, channels]
+
+    def weights(self, value: np.ndarray) -> int:
+        """(out, ...): int8 with a scale for each output where that is wanted."""
+        if not self._int8 or value.size < LEAST_INT8:
+            return self.constant(np.ascontiguousarray(value))
+        most = np.abs(value).reshape(len(value), -1).max(axis=1)
+        scale = (np.maximum(most, 1e-12) / 127).astype(np.float32)
+        rounded = np.round(value / scale.reshape(-1, *[1] * (value.ndim - 1)))
+        return self.constant(np.clip(rounded, -127, 127).astype(np.int8), scale)
+
     def dense(self, x: int, weight: np.ndarray, bias: int, output: int, rank: int) -> None:
         """weight: (out, in)."""
-        if self._int8 and weight.size >= LEAST_INT8:
-            scale = np.maximum(np.abs(weight).max(axis=1), 1e-12) / 127
-            rounded = np.clip(np.round(weight / scale[:, None]), -127, 127).astype(np.int8)
-            place = self.constant(rounded, scale.astype(np.float32))
-        else:
-            place = self.constant(np.ascontiguousarray(weight))
+        place = self.weights(weight)
         self.operator("FULLY_CONNECTED", [x, place, bias], output, keepNumDims=rank > 2)
 
     def finish(self, inputs: list[int], outputs: list[int]) -> bytes:
@@ -194,7 +222,7 @@ class _Writer:
         for code in self._codes:
             entry = tfl.OperatorCodeT()
             entry.builtinCode, entry.deprecatedBuiltinCode = code, min(code, 127)
-            entry.version = 1
+            entry.version = VERSIONS.get(code, 1)
             model.operatorCodes.append(entry)
         builder = flatbuffers.Builder(1 << 20)
         builder.Finish(model.Pack(builder), b"TFL3")
@@ -207,7 +235,7 @@ OPTIONS = {
     "RESHAPE": "ReshapeOptions", "SOFTMAX": "SoftmaxOptions", "MEAN": "ReducerOptions",
     "SUM": "ReducerOptions", "REDUCE_MAX": "ReducerOptions", "STRIDED_SLICE": "StridedSliceOptions",
     "TRANSPOSE": "TransposeOptions", "BATCH_MATMUL": "BatchMatMulOptions", "GELU": "GeluOptions",
-    "ONE_HOT": "OneHotOptions", "ARG_MAX": "ArgMaxOptions",
+    "CONV_2D": "Conv2DOptions", "CAST": "CastOptions", "ONE_HOT": "OneHotOptions", "ARG_MAX": "ArgMaxOptions",
 }  # fmt: skip
 
 
@@ -289,7 +317,35 @@ def _gather(w: _Writer, inputs: list[str], output: str, at: Mapping[str, Any]) -
     w.operator("RESHAPE", [cut, w.numbers(target)], w.out(output), newShape=target)
 
 
+def _cast(w: _Writer, inputs: list[str], output: str, at: Mapping[str, Any]) -> None:
+    kinds = {"inDataType": TYPES["uint8"], "outDataType": TYPES["float32"]}
+    w.operator("CAST", [w.at(inputs[0])], w.out(output), **kinds)
+
+
+def _conv(w: _Writer, inputs: list[str], output: str, at: Mapping[str, Any]) -> None:
+    if any(at.get("pads", [])):
+        raise NotConverted("no rule for Conv with pads")
+    if inputs[0] not in w.last:
+        shape = w.channels_last(inputs[0])
+        places = [w.at(inputs[0]), w.numbers([0, 2, 3, 1])]
+        w.last[inputs[0]] = w.inner("TRANSPOSE", places, shape)
+    kernel = w.weights(w.known[inputs[1]].transpose(0, 2, 3, 1))
+    places = [w.last[inputs[0]], kernel, w.at(inputs[2])]
+    down, across = at.get("strides", [1, 1])
+    w.last[output] = w.inner(
+        "CONV_2D", places, w.channels_last(output),
+        padding=tfl.Padding.VALID, strideH=down, strideW=across,
+    )  # fmt: skip
+
+
 def _transpose(w: _Writer, inputs: list[str], output: str, at: Mapping[str, Any]) -> None:
+    perm = list(at["perm"])
+    if perm == [0, 3, 1, 2]:
+        w.last[output] = w.at(inputs[0])
+        return
+    if perm == [0, 2, 3, 1] and inputs[0] in w.last:
+        w.alias(output, w.last[inputs[0]])
+        return
     w.operator("TRANSPOSE", [w.at(inputs[0]), w.numbers(list(at["perm"]))], w.out(output))
 
 
@@ -330,7 +386,7 @@ def _one_hot(w: _Writer, inputs: list[str], output: str, at: Mapping[str, Any]) 
 
 
 RULES: Mapping[str, Callable[..., None]] = {
-    "ArgMax": _arg_max, "Clip": _clip, "Concat": _concat, "Erf": _erf, "Expand": _expand,
+    "ArgMax": _arg_max, "Cast": _cast, "Clip": _clip, "Concat": _concat, "Conv": _conv, "Erf": _erf, "Expand": _expand,
     "Gather": _gather, "Gemm": _gemm, "Identity": _identity, "LayerNormalization": _layer_norm,
     "MatMul": _matmul, "OneHot": _one_hot, "ReduceMax": _reduced("REDUCE_MAX"),
     "ReduceMean": _reduced("MEAN"), "ReduceSum": _reduced("SUM"), "Reshape": _reshape,

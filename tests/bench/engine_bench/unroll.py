@@ -85,9 +85,7 @@ class _Joint:
         graph = helper.make_graph(
             self.nodes, "graph", infos(inputs), infos(outputs), list(self.constants.values())
         )
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
-        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         onnx.checker.check_model(model, full_check=True)
         return bytes(model.SerializeToString())
 

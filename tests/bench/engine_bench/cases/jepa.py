@@ -59,8 +59,7 @@ def _functions() -> dict[str, StepFunction]:
     w.output("next_z", Value(w.node("Concat", _tokens(w, z, 1, TOKENS), new, axis=1), WIDTH))
     w.output("next_past", _tokens(w, actions, 1, TOKENS))
     dynamics = w.function(
-        f"z=belief.z:-1,{TOKENS},{WIDTH} past=belief.past:-1,{TOKENS - 1},{A} "
-        f"action=action:-1,{A}",
+        f"z=belief.z:-1,{TOKENS},{WIDTH} past=belief.past:-1,{TOKENS - 1},{A} action=action:-1,{A}",
         f"next_z=belief.z:-1,{TOKENS},{WIDTH} next_past=belief.past:-1,{TOKENS - 1},{A}",
     )
     w = GraphWriter(32)

@@ -113,8 +113,9 @@ def _drawn(w: GraphWriter, numbers: Value, noise: Value) -> Value:
     mean, spread = means[-1].name, spreads[-1].name
     for m in reversed(range(MIXTURES - 1)):
         chosen = w.node("Greater", reached[m], level)
-        mean, spread = w.node("Where", chosen, means[m], mean), w.node(
-            "Where", chosen, spreads[m], spread
+        mean, spread = (
+            w.node("Where", chosen, means[m], mean),
+            w.node("Where", chosen, spreads[m], spread),
         )
     small = w.node("Exp", w.node("Min", w.node("Mul", spread, w.constant(0.3)), w.constant(0.0)))
     away = w.node("Mul", small, w.columns(noise, Z, 2 * Z))

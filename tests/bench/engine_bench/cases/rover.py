@@ -61,9 +61,7 @@ def _step_function(bundle: Bundle, spec: Function) -> StepFunction:
 def _belief(bundle: Bundle) -> dict[str, Array]:
     """Where the rover stands in its bundle's reference case of `dynamics`: (1, ...) each."""
     manifest = bundle.manifest
-    found: dict[str, Array] = {
-        t.name: np.zeros((1, *t.shape), np.float32) for t in manifest.belief
-    }
+    found: dict[str, Array] = {t.name: np.zeros((1, *t.shape), np.float32) for t in manifest.belief}
     for case in manifest.reference:
         if case.function != "dynamics":
             continue

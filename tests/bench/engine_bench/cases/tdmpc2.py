@@ -90,9 +90,7 @@ def _functions(rewritten: bool) -> dict[str, StepFunction]:
     half = (MOST_LOG_STD - LEAST_LOG_STD) / 2
     log_std = w.node("Add", w.node("Mul", share, w.constant(half)), w.constant(LEAST_LOG_STD))
     w.output("std", Value(w.node("Exp", log_std), A))
-    policy = w.function(
-        f"z=belief.z:-1,{Z}", f"mean=action.mean:-1,{A} std=action.std:-1,{A}"
-    )
+    policy = w.function(f"z=belief.z:-1,{Z}", f"mean=action.mean:-1,{A} std=action.std:-1,{A}")
     return {"dynamics": dynamics, "cost": cost, "value": value, "policy": policy}
 
 

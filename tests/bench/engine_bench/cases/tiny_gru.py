@@ -51,7 +51,9 @@ def _sequence() -> bytes:
     w = GraphWriter(22)
     actions = w.input("actions", (HORIZON, CANDIDATES, A))
     h = w.input("belief.h", (1, H))
-    start = w.node("Expand", w.node("Unsqueeze", h, w.constant([0])), w.constant([1, CANDIDATES, H]))
+    start = w.node(
+        "Expand", w.node("Unsqueeze", h, w.constant([0])), w.constant([1, CANDIDATES, H])
+    )
     weights = [w.constant(v[None]) for v in _weights()]
     every, last = w.node_of(
         "GRU", [actions, *weights, "", start], 2, hidden_size=H, linear_before_reset=1
@@ -61,7 +63,9 @@ def _sequence() -> bytes:
     steps = w.node("Reshape", mean, w.constant([HORIZON, CANDIDATES]))
     w.output("cost", Value(w.node("ReduceSum", steps, w.constant([0]), keepdims=0), 1))
     w.output("last.belief.h", Value(w.node("Squeeze", last, w.constant([0])), H))
-    return w.function("", f"cost=cost.far:{CANDIDATES} last.belief.h=belief.h:{CANDIDATES},{H}").blob
+    return w.function(
+        "", f"cost=cost.far:{CANDIDATES} last.belief.h=belief.h:{CANDIDATES},{H}"
+    ).blob
 
 
 def _weights() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -88,9 +92,7 @@ def _gru(w: GraphWriter, x: Value, h: Value) -> Value:
         for v, m, b in ((x, kernel, bias[: 3 * H]), (h, recurrent, bias[3 * H :]))
     ]
     gates = [[w.columns(s, i * H, (i + 1) * H) for i in range(3)] for s in sums]
-    update, reset = (
-        w.node("Sigmoid", w.node("Add", gates[0][i], gates[1][i])) for i in range(2)
-    )
+    update, reset = (w.node("Sigmoid", w.node("Add", gates[0][i], gates[1][i])) for i in range(2))
     new = w.node("Tanh", w.node("Add", gates[0][2], w.node("Mul", reset, gates[1][2])))
     away = w.node("Mul", update, w.node("Sub", h, new))
     return Value(w.node("Add", new, away), H)
