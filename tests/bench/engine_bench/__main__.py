@@ -9,6 +9,9 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from rich.console import Console
+
+from edge_wm.errors import EdgeWmError
 from engine_bench import accuracy, budget, machine, memory, native_engine, peers, planning
 from engine_bench.case import Case
 from engine_bench.cases import CASES
@@ -18,9 +21,6 @@ from engine_bench.peers import Competitor
 from engine_bench.picture import draw
 from engine_bench.results import Report, Row, row
 from engine_bench.table import print_report
-from rich.console import Console
-
-from edge_wm.errors import EdgeWmError
 
 FINE, MISSED, USAGE, VOID = 0, 1, 2, 3
 PICTURE = Path("build/bench/engine.png")
@@ -127,7 +127,9 @@ def _one_case(
             contenders.remove(contender)
             continue
         engines[contender.name] = engine
-        if contender.library == native_engine.NAME or not options.quick:
+        # int8 peers in their best form show what int8 costs elsewhere.
+        peer = contender.form == "best form" and contender.precision != "fp32"
+        if contender.library == native_engine.NAME or (peer and not options.quick):
             accuracies[contender.name] = accuracy.compare(case, reference, engine)
     seconds, rounds = (2.0, (2, 100)) if options.quick else (options.seconds, (8, 2000))
     times = race(

@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+
+from edge_wm.types import Array
 from engine_bench import planning
 from engine_bench.case import Case
 from engine_bench.imagination import Engine
 
-from edge_wm.types import Array
-
-PLANS = 8  # plans that the value gap is a mean of
+PLANS = 4  # plans that the value gap is a mean of
 ELITES = 64  # of a case without a planner
 
 

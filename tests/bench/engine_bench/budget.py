@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+
 from engine_bench.results import Report, ours, peer_times, ratio
 
 Machine = Literal["vnni", "avx2", "any"]
@@ -75,20 +76,22 @@ def misses(report: Report, budget: Budget) -> Iterator[str]:
             )
     for share in budget.share:
         row = ours(report.of(share.case))
-        if row and _applies(report, share.case, share.machine) and row.share is not None:
-            if not row.share >= share.least:
-                yield (
-                    f"{share.case}: must reach {share.least:.0%} of the int8 peak, "
-                    f"reaches {row.share:.0%}"
-                )
+        if row is None or row.share is None or not _applies(report, share.case, share.machine):
+            continue
+        if not row.share >= share.least:
+            yield (
+                f"{share.case}: must reach {share.least:.0%} of the int8 peak, "
+                f"reaches {row.share:.0%}"
+            )
     for tail in budget.tail:
         row = ours(report.of(tail.case))
-        if row and _applies(report, tail.case, tail.machine) and row.rounds >= ROUNDS_FOR_TAIL:
-            if not row.p999 / row.median <= tail.most:
-                yield (
-                    f"{tail.case}: p99.9 must be at most {tail.most:g} times p50, "
-                    f"is {row.p999 / row.median:.2f} times"
-                )
+        if row is None or not _applies(report, tail.case, tail.machine):
+            continue
+        if row.rounds >= ROUNDS_FOR_TAIL and not row.p999 / row.median <= tail.most:
+            yield (
+                f"{tail.case}: p99.9 must be at most {tail.most:g} times p50, "
+                f"is {row.p999 / row.median:.2f} times"
+            )
     for wanted in budget.accuracy:
         row = ours(report.of(wanted.case))
         if row is None or wanted.measure not in row.accuracy:

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 import onnx
-from engine_bench.case import StepFunction, declared
 from onnx import TensorProto, helper, numpy_helper
+
+from engine_bench.case import StepFunction, declared
 
 OPSET = 17  # what torch 2's exporter writes by default; has LayerNormalization, no Mish, no Gelu
 ELEMENTS = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}

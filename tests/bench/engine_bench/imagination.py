@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from engine_bench.case import Case
 
 from edge_wm.types import Array
+from engine_bench.case import Case
 
 Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]  # tensors in, tensors out
 

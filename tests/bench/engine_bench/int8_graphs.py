@@ -63,7 +63,8 @@ def dynamic(blob: bytes) -> bytes:
 
         quantize_dynamic(
             source, target, op_types_to_quantize=["MatMul", "Gemm", "LSTM"], per_channel=True,
-            weight_type=QuantType.QInt8, nodes_to_exclude=_excluded(source), extra_options={"MatMulConstBOnly": True},
+            weight_type=QuantType.QInt8, nodes_to_exclude=_excluded(source),
+            extra_options={"MatMulConstBOnly": True},
         )  # fmt: skip
 
     return _kept(blob, "dynamic", write)

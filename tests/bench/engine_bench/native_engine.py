@@ -22,9 +22,10 @@ def load(case: Case, precision: Precision, threads: int = 1) -> Engine:
 
     Raises: ImportError, if this checkout has none; EdgeWmError, if it cannot run the case.
     """
+    from edge_wm.compiler import compile_graph
+
     from edge_wm.backends.native import load as load_program
     from edge_wm.bundle.program import write_program
-    from edge_wm.compiler import compile_graph
 
     runs = {}
     for name, function in case.functions.items():

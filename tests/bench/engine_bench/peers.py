@@ -7,8 +7,8 @@
 
 onnxruntime gets Mish rewritten (it has no such operator and splits it into three); OpenVINO
 recognizes Mish, so its best form keeps it. LiteRT gets what tflite_graphs.py writes: nothing else
-converts ONNX to TFLite without torch or TensorFlow; int8 there is dynamic only. torch, when installed, runs the exported
-graph operator by operator, as its eager mode would.
+converts ONNX to TFLite without torch or TensorFlow; int8 there is dynamic only. torch, when
+installed, runs the exported graph operator by operator, as its eager mode would.
 
 Every library is imported by the first competitor of it that is built.
 """
@@ -22,6 +22,8 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
+
+from edge_wm.types import Array
 from engine_bench import int8_graphs, planning
 from engine_bench.case import Case
 from engine_bench.imagination import (
@@ -33,8 +35,6 @@ from engine_bench.imagination import (
     joined_inputs,
 )
 from engine_bench.unroll import unrolled_policy, unrolled_rollout
-
-from edge_wm.types import Array
 
 Precision = Literal["fp32", "int8 static", "int8 dynamic"]
 Form = Literal["as exported", "best form", ""]
@@ -293,7 +293,7 @@ LIBRARIES: Mapping[str, Library] = {
 
 # ---- LiteRT and torch -----------------------------------------------------------------------
 def _litert(case: Case, threads: int, absent: dict[str, str]) -> list[Competitor]:
-    """As exported where the bundle has TFLite files; the best form where tflite_graphs writes it."""
+    """As exported where the bundle has TFLite files; the best form as tflite_graphs.py writes it."""
     from engine_bench.tflite_graphs import NotConverted, tflite_file
 
     made = []

@@ -1,7 +1,8 @@
 """Draws a run: each case's competitors as bars, as times of the best peer.
 
-A bar ends at the minimum and a thin line goes on to the median. Times are divided by the least time of onnxruntime and LiteRT, so that 1 is the line to beat and a case of
-200 ms stands beside one of 0.3 ms.
+A bar ends at the minimum and a thin line goes on to the median. Times are divided by the least time
+of onnxruntime and LiteRT, so that 1 is the line to beat and a case of 200 ms stands beside one of
+0.3 ms.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ is the mean of the last elites. The native engine may bring its own `plan` (nati
 from __future__ import annotations
 
 import numpy as np
-from engine_bench.case import Case, Planning
-from engine_bench.imagination import Engine
 
 from edge_wm.types import Array
+from engine_bench.case import Case, Planning
+from engine_bench.imagination import Engine
 
 
 def work(case: Case, engine: Engine, seed: int) -> Array:

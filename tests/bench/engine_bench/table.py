@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from engine_bench.results import OURS, Report, Row, ours, peer_times, ratio
 from rich.console import Console
 from rich.table import Table
+
+from engine_bench.results import OURS, Report, Row, ours, peer_times, ratio
 
 MEASURES = {
     "elites_kept": "elites kept",

@@ -29,7 +29,8 @@ ERF_P = 0.3275911
 ERF_A = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 TYPES = {
     "float32": tfl.TensorType.FLOAT32, "int32": tfl.TensorType.INT32,
-    "int64": tfl.TensorType.INT64, "int8": tfl.TensorType.INT8, "uint8": tfl.TensorType.UINT8, "bool": tfl.TensorType.BOOL,
+    "int64": tfl.TensorType.INT64, "int8": tfl.TensorType.INT8, "uint8": tfl.TensorType.UINT8,
+    "bool": tfl.TensorType.BOOL,
 }  # fmt: skip
 # Lowest versions that the runtime registers or that carry what is asked for; 1 elsewhere.
 VERSIONS = {
@@ -235,7 +236,8 @@ OPTIONS = {
     "RESHAPE": "ReshapeOptions", "SOFTMAX": "SoftmaxOptions", "MEAN": "ReducerOptions",
     "SUM": "ReducerOptions", "REDUCE_MAX": "ReducerOptions", "STRIDED_SLICE": "StridedSliceOptions",
     "TRANSPOSE": "TransposeOptions", "BATCH_MATMUL": "BatchMatMulOptions", "GELU": "GeluOptions",
-    "CONV_2D": "Conv2DOptions", "CAST": "CastOptions", "ONE_HOT": "OneHotOptions", "ARG_MAX": "ArgMaxOptions",
+    "CONV_2D": "Conv2DOptions", "CAST": "CastOptions", "ONE_HOT": "OneHotOptions",
+    "ARG_MAX": "ArgMaxOptions",
 }  # fmt: skip
 
 
@@ -386,7 +388,8 @@ def _one_hot(w: _Writer, inputs: list[str], output: str, at: Mapping[str, Any]) 
 
 
 RULES: Mapping[str, Callable[..., None]] = {
-    "ArgMax": _arg_max, "Cast": _cast, "Clip": _clip, "Concat": _concat, "Conv": _conv, "Erf": _erf, "Expand": _expand,
+    "ArgMax": _arg_max, "Cast": _cast, "Clip": _clip, "Concat": _concat, "Conv": _conv, "Erf": _erf,
+    "Expand": _expand,
     "Gather": _gather, "Gemm": _gemm, "Identity": _identity, "LayerNormalization": _layer_norm,
     "MatMul": _matmul, "OneHot": _one_hot, "ReduceMax": _reduced("REDUCE_MAX"),
     "ReduceMean": _reduced("MEAN"), "ReduceSum": _reduced("SUM"), "Reshape": _reshape,

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from engine_bench.imagination import Run
 from onnx import numpy_helper
 from torch.nn import functional
 
 from edge_wm.types import Array
+from engine_bench.imagination import Run
 
 Tensor = torch.Tensor
 Rule = Callable[..., Any]  # (node's attributes, *inputs) -> output or outputs

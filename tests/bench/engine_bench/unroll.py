@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-from engine_bench.case import Case, StepFunction
 from onnx import TensorProto, helper, numpy_helper
+
+from engine_bench.case import Case, StepFunction
 
 
 class _Joint:
@@ -168,7 +169,7 @@ def _sum_of_terms(
 
 
 def unrolled_policy(case: Case, functions: Mapping[str, StepFunction]) -> bytes:
-    """What the policy would do for H steps, for P rows: `noise` (H, P, A) -> `actions` (H, P, A)."""
+    """What the policy would do for H steps: `noise` (H, P, A) -> `actions` (H, P, A)."""
     assert case.planning is not None
     P, H, joint = case.planning.policy_candidates, case.horizon, _Joint(case.step_s)
     inputs: dict[str, Sequence[int]] = {"noise": (H, P, case.action)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 from engine_bench.case import Case, StepFunction
 from engine_bench.graph_writer import GraphWriter, Value
 

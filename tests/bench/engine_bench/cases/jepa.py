@@ -14,6 +14,7 @@ the newest latent. The cost is the squared distance to the goal's latent.
 from __future__ import annotations
 
 import numpy as np
+
 from engine_bench.case import Case, Planning, StepFunction
 from engine_bench.graph_writer import GraphWriter, Value
 

@@ -11,6 +11,7 @@ which static quantization reaches and the operator is not.
 from __future__ import annotations
 
 import numpy as np
+
 from engine_bench.case import Case, StepFunction
 from engine_bench.graph_writer import GraphWriter, Value
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from engine_bench.case import Case, Planning, StepFunction
 
 from edge_wm.bundle import Bundle, load_trust, open_bundle
 from edge_wm.bundle.manifest import Function, FunctionName
 from edge_wm.types import Array
+from engine_bench.case import Case, Planning, StepFunction
 
 BUNDLE = Path(__file__).resolve().parents[4] / "zoo" / "rover" / "rover.wmb"
 PLANNED: tuple[FunctionName, ...] = ("dynamics", "cost", "constraint", "value")

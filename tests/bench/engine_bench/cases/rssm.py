@@ -11,6 +11,7 @@ The Gumbel noise is made of the standard normal `noise` (K, 1024): -log(-log(Phi
 from __future__ import annotations
 
 import numpy as np
+
 from engine_bench.case import Case, StepFunction
 from engine_bench.graph_writer import GraphWriter, Value
 

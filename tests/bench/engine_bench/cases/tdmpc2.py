@@ -8,6 +8,7 @@ reward depends on the latent *before* the action, so dynamics gives it as part o
 from __future__ import annotations
 
 import numpy as np
+
 from engine_bench.case import Case, Planning, StepFunction
 from engine_bench.graph_writer import GraphWriter, Value
 

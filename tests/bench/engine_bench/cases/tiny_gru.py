@@ -7,6 +7,7 @@ operator: that is the best form here (`joined`).
 from __future__ import annotations
 
 import numpy as np
+
 from engine_bench.case import Case, StepFunction
 from engine_bench.graph_writer import GraphWriter, Value
 
