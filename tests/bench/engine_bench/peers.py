@@ -293,7 +293,7 @@ LIBRARIES: Mapping[str, Library] = {
 
 # ---- LiteRT and torch -----------------------------------------------------------------------
 def _litert(case: Case, threads: int, absent: dict[str, str]) -> list[Competitor]:
-    """As exported where the bundle has TFLite files; the best form as tflite_graphs.py writes it."""
+    """As exported where the bundle has TFLite files, and what tflite_graphs.py writes."""
     from engine_bench.tflite_graphs import NotConverted, tflite_file
 
     made = []
