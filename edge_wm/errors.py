@@ -9,6 +9,7 @@
     │   ├── RobotFileError    the robot file
     │   ├── BundleError       the bundle's container or manifest
     │   ├── ModelError        a graph inside a bundle: structure, limits, parity
+    │   │   └── UnsupportedOperation  a sound graph that no step program can express
     │   └── RecordingError    a recording
     ├── BackendError          an inference library failed, or is not installed
     └── SystemTroubleError    disk full, permission, missing device: the machine's fault
@@ -62,6 +63,18 @@ class BundleError(FormatError):
 
 class ModelError(FormatError):
     """A graph in the bundle is malformed, too large, or does not give its reference outputs."""
+
+
+class UnsupportedOperation(ModelError):
+    """The graph is sound, but no step program can express it: run the function on onnxruntime."""
+
+    def __init__(self, where: str, node: str, operation: str, why: str) -> None:
+        super().__init__(
+            f"{where}: node {node!r}: {operation} is not among the operations of step programs "
+            f"({why}); run this function on onnxruntime"
+        )
+        self.node = node
+        self.operation = operation
 
 
 class RecordingError(FormatError):

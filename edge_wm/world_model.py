@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_wm.backends import BACKENDS, Graph, choose, load_graph
+from edge_wm.backends import BACKENDS, Graph, choose, load_graph, native_rollout
 from edge_wm.backends.probe import probe
 from edge_wm.backends.reference import require_reference, warm_up
 from edge_wm.bundle import Bundle, check_fit
@@ -97,6 +97,7 @@ class WorldModel:
             )
             warm_up(function, self._graphs[name], largest_batch(manifest, name))
         require_reference(bundle, self._functions, manifest.reference, self._graphs)
+        self._native = native_rollout(manifest, self._graphs, threads)
         # function -> library and version that runs it, for the recording's header.
         self.backends: dict[str, str] = {name: g.backend for name, g in self._graphs.items()}
 
@@ -264,6 +265,19 @@ class WorldModel:
                 f"bundle {manifest.name}: actions must be (K, H, {len(self._axes)}) with H a "
                 f"multiple of {manifest.block}, got {actions.shape}"
             )
+        if self._native is not None:
+            steps = H // manifest.block
+            noise = self._noise("dynamics", K, _ROLLOUT, seed, 0, steps).get("noise")
+            outcome = self._native.run(
+                belief.tensors,
+                self._goal_tensors(goal),
+                actions.reshape(K, steps, -1),
+                dt=float(self._dt(manifest.step_ns * 1e-9)),
+                weights=self._weights,
+                noise=None if noise is None else noise.reshape(steps, K, -1),
+                keep_beliefs=keep_beliefs,
+            )
+            return Rollout(*outcome)
         model_actions = self._normalize(actions.reshape(K, -1)).reshape(K, H // manifest.block, -1)
         model_actions = np.ascontiguousarray(model_actions.swapaxes(0, 1))
         path = self._imagine(belief, model_actions, seed)

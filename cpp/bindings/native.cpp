@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "../kernels/nonfinite.h"
+#include "bindings.h"
 
 namespace py = pybind11;
 
@@ -36,5 +37,6 @@ py::array_t<bool> nonfinite_rows(const py::array_t<float, py::array::c_style> &v
 
 PYBIND11_MODULE(_native, module) {
     module.doc() = "Compiled kernels of edge-wm; edge_wm.numbers is the door to them.";
+    edge_wm::bind_program(module);
     module.def("nonfinite_rows", &nonfinite_rows, py::arg("values").noconvert());
 }

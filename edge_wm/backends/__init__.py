@@ -4,7 +4,7 @@
 |---|---|---|
 | `onnxruntime` | `onnx` | onnxruntime |
 | `litert` | `tflite` | ai-edge-litert, or tflite-runtime 2.14 where that is what there is |
-| `native` | `program` | edge-wm's own kernels (no compiled programs exist yet) |
+| `native` | `program` | edge-wm's own kernels |
 
 `probe` (in its own module) loads and runs the graphs of a bundle in a child process first,
 because model files that crash or hang the libraries exist.
@@ -14,26 +14,42 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
+from edge_wm import __version__
 from edge_wm.backends.graph import FunctionSpec, Graph
+from edge_wm.bundle.manifest import Manifest
 from edge_wm.errors import BackendError, ModelError, UsageError
 
-__all__ = ["BACKENDS", "FunctionSpec", "Graph", "choose", "installed", "load_graph"]
+__all__ = [
+    "BACKENDS",
+    "FunctionSpec",
+    "Graph",
+    "choose",
+    "installed",
+    "load_graph",
+    "native_rollout",
+]
+
+if TYPE_CHECKING:
+    from edge_wm.backends.native import NativeRollout
 
 # backend -> the graph format it runs, in the order in which "auto" prefers them.
-BACKENDS: Mapping[str, str] = {"onnxruntime": "onnx", "litert": "tflite", "native": "program"}
+BACKENDS: Mapping[str, str] = {"native": "program", "onnxruntime": "onnx", "litert": "tflite"}
 
 # backend -> the distributions that provide it, preferred first.
 _DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "litert": ("ai-edge-litert", "tflite-runtime"),
-    "native": (),
 }
 
 
 def installed() -> dict[str, str]:
     """The backends whose library is installed: name -> "library version". Imports nothing."""
     found: dict[str, str] = {}
+    if find_spec("edge_wm._native") is not None:
+        found["native"] = f"edge-wm {__version__}"
     for backend, distributions in _DISTRIBUTIONS.items():
         for distribution in distributions:
             try:
@@ -70,7 +86,7 @@ def choose(name: str, formats: Collection[str], backend: str = "auto") -> str:
             f"function {name}: backend {backend} needs a graph in format {BACKENDS[backend]}, the "
             f"bundle has {', '.join(formats) or 'none'}; use another backend or rebuild the bundle"
         )
-    if backend not in ready and backend != "native":
+    if backend not in ready:
         raise BackendError(_how_to_install(backend))
     return backend
 
@@ -106,13 +122,33 @@ def load_graph(
             raise BackendError(_how_to_install(backend)) from error
         return LiteRtGraph(blob, function, name=name, threads=threads)
     if backend == "native":
-        from edge_wm.backends.native import load
-
-        return load(blob, function, name=name, threads=threads)
+        try:
+            from edge_wm.backends.native import NativeGraph
+        except ImportError as error:
+            raise BackendError(_how_to_install(backend)) from error
+        return NativeGraph(blob, function, name=name)
     raise UsageError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
 
 
+def native_rollout(
+    manifest: Manifest, graphs: Mapping[str, Graph], threads: int = 1
+) -> NativeRollout | None:
+    """Whole rollouts in one call, where all functions that they need run natively; else None."""
+    if not any(graph.backend.startswith("native") for graph in graphs.values()):
+        return None
+    from edge_wm.backends import native
+
+    if not native.can_roll_out(manifest, graphs):
+        return None
+    return native.NativeRollout(manifest, graphs, threads=threads)
+
+
 def _how_to_install(backend: str) -> str:
+    if backend == "native":
+        return (
+            "backend native needs edge-wm's compiled module, which is not there; run `make run` in "
+            'a checkout, or pip install "edge-wm[run]" with g++ and cmake at hand'
+        )
     return (
         f"backend {backend} needs {' or '.join(_DISTRIBUTIONS[backend])}, which is not installed; "
         f'run: pip install "edge-wm[{backend}]"'

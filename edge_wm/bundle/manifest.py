@@ -66,7 +66,7 @@ FunctionName = Literal[
     "decoder",
 ]
 GoalKind = Literal["pose", "joints", "latent", "image"]
-GraphKind = Literal["onnx", "tflite"]
+GraphKind = Literal["onnx", "tflite", "program"]
 AxisKind = Literal["position", "velocity", "effort", "twist"]
 PlannerKind = Literal["mppi", "cem"]
 

@@ -10,8 +10,9 @@ both agree on: nothing here computes.
 
 A program works on *registers*: rows of `width` float32 numbers, one row for each of the R
 candidates that are rolled out together. A register that holds a constant, or what was computed
-from inputs without a batch axis alone, has one row for all candidates (it is *uniform*). The
-operations address registers in three ways, all in numbers (not bytes) within one candidate's row:
+from inputs without a batch axis alone, has one row for all candidates (it is *uniform*; one that
+several operations write is so only if all of them read nothing else). The operations address
+registers in three ways, all in numbers (not bytes) within one candidate's row:
 
     Rows     `tokens` runs of contiguous numbers, `stride` apart
     View     a strided index space of up to 4 axes; stride 0 repeats
@@ -19,10 +20,11 @@ operations address registers in three ways, all in numbers (not bytes) within on
              concatenated inputs need no copy and int8 inputs are quantized apart
 
 The arithmetic. All is float32. A segment with int8 weights quantizes each of its input rows
-by itself: m = max |x|, s = m / 127, q = round-half-even(x * (127 / m)), all zero where m = 0; the
-sum q * w is int32, and the segment gives float(sum) * (s * scale[n]). A row with a NaN or an
-infinity gives NaN. Segments are added in order, then the bias, then the activation. A float32
-segment adds its products with fused multiply-adds in the order of k.
+by itself: m = max |x|, s = m / 127, q = round-half-even(x * (127 / m)), all zero where 127 / m is
+not finite (m is 0 or below 4e-37); the sum q * w is int32, and the segment gives
+float(sum) * (s * scale[n]). A row with a NaN or an infinity gives NaN. A float32 segment adds its
+products with fused multiply-adds in the order of k, from 0. Segments are added in order, then the
+bias, then the activation.
 
 Invariant: a `Program` that `read_program` returned addresses nothing outside its registers and
 constants; what runs it does not check again.

@@ -1,9 +1,10 @@
 """Look at a graph before an inference library does.
 
 Model files exist that crash, hang or fill the memory of the libraries that read them. So every
-graph of a bundle is first read by our own bounded readers (onnx_file.py, tflite_file.py), its
-operators and sizes are checked against a closed list and limits (sizes.py), and its inputs and
-outputs against the manifest. None of this imports onnx, flatbuffers or an inference library.
+graph of a bundle is first read by our own bounded readers (onnx_file.py, tflite_file.py,
+program.py), its operators and sizes are checked against a closed list and limits (sizes.py), and
+its inputs and outputs against the manifest. None of this imports onnx, flatbuffers or an inference
+library.
 
 Invariant: a graph that passes has the manifest's inputs and outputs, for every batch.
 """
@@ -12,8 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from edge_wm.bundle.manifest import ROLLED_OUT, Function, Input, Manifest, Output
 from edge_wm.bundle.onnx_file import Port, read_onnx
+from edge_wm.bundle.program import read_program
 from edge_wm.bundle.sizes import infer
 from edge_wm.bundle.tflite_file import read_tflite
 from edge_wm.bundle.tflite_sizes import TFLITE_RULES
@@ -32,6 +36,8 @@ def check_graph(
     function = manifest.functions[name]  # type: ignore[index]
     if kind == "onnx":
         _check_onnx(blob, function, largest_batch(manifest, name), where)
+    elif kind == "program":
+        _check_program(blob, function, where)
     else:
         _check_tflite(blob, function, where)
 
@@ -62,6 +68,21 @@ def _check_onnx(blob: bytes | memoryview, function: Function, batch: int, where:
                     f"{where}: with a batch of {size}, output {o.tensor!r} must be "
                     f"{_words(expected)} as the manifest says, got {_words(found)}"
                 )
+
+
+def _check_program(blob: bytes | memoryview, function: Function, where: str) -> None:
+    program = read_program(blob, where)
+    for declared, ports, what in (
+        (function.inputs, program.inputs, "input"),
+        (function.outputs, program.outputs, "output"),
+    ):
+        # Programs compute in float32 and take every sensor's numbers as such.
+        found = {
+            port.tensor: Port("float32", (-1, *port.shape) if port.batched else port.shape)
+            for port in ports
+        }
+        as_floats = [msgspec.structs.replace(tensor, dtype="float32") for tensor in declared]
+        _check_ports(as_floats, found, f"{where}: {what}")
 
 
 def _check_tflite(blob: bytes | memoryview, function: Function, where: str) -> None:

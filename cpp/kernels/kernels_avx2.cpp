@@ -1,0 +1,164 @@
+// Kernels for x86 with AVX2 and FMA.
+//
+// int8 products go through int16: _mm256_madd_epi16 multiplies pairs and adds them in int32, which
+// is exact. (The int8 instruction _mm256_maddubs_epi16 takes as many slots on the multiplying ports
+// once its saturation is worked around.) A quantized row is int16, weights are packed as int16
+//
+//     [n / 16][k / 2][16 outputs][2]
+//
+// so that one 32-bit broadcast of a row meets 8 outputs a register.
+#include "kernels.h"
+
+#include "lanes_avx2.h"
+
+namespace {
+
+constexpr size_t kRowsI8 = 6, kPanelsI8 = 1, kRowsF32 = 6;
+
+size_t packed_i8_bytes(size_t n, size_t k) {
+    return edge_wm::kernels::padded(n) * edge_wm::kernels::padded(k, 2) * 2;
+}
+
+void pack_i8(const int8_t *weight, size_t n, size_t k, void *packed) {
+    int16_t *out = (int16_t *)packed;
+    for (size_t p = 0; p < edge_wm::kernels::padded(n); p += 16) {
+        for (size_t c = 0; c < k; c += 2) {
+            for (size_t i = p; i < p + 16; ++i) {
+                for (size_t j = c; j < c + 2; ++j) {
+                    *out++ = i < n && j < k ? weight[i * k + j] : (int16_t)0;
+                }
+            }
+        }
+    }
+}
+
+// Sixteen numbers at a time into int16; what lies past `count` in the last block of the row (rows
+// are padded to kLanes) is set to 0.
+void write_quantized(const float *x, size_t count, float scale, bool zero, char *q) {
+    const __m256 factor = _mm256_set1_ps(scale);
+    for (size_t at = 0; at < count; at += 16) {
+        const M16 valid = first(zero ? 0 : count - at);
+        const __m256i low = _mm256_cvtps_epi32(
+            _mm256_mul_ps(_mm256_and_ps(_mm256_loadu_ps(x + at), valid.a), factor));
+        const __m256i high = _mm256_cvtps_epi32(
+            _mm256_mul_ps(_mm256_and_ps(_mm256_loadu_ps(x + at + 8), valid.b), factor));
+        const __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+        _mm256_storeu_si256((__m256i *)(q + 2 * at), both);
+    }
+}
+
+template <int Rows, typename Dense>
+void tile_i8(const Dense &d, size_t row, size_t panel, size_t together);
+template <int Rows, typename Dense>
+void tile_f32(const Dense &d, size_t row, size_t panel);
+
+}  // namespace
+
+#include "kernels_body.h"
+
+namespace {
+
+inline __m256i pair_at(const char *x, size_t c) {
+    int32_t two;
+    memcpy(&two, x + 2 * c, 4);
+    return _mm256_set1_epi32(two);
+}
+
+inline F16 scaled(__m256i low, __m256i high, float x_scale, const float *scale) {
+    const F16 factor = mul(splat(x_scale), load(scale));
+    return mul(F16{_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)}, factor);
+}
+
+// Rows x 16 outputs in 2 Rows registers. The accumulators have names because gcc 12 keeps an array
+// of them in memory; KEEP holds the rows apart, because it would load all of them first and then
+// have no register left for the sums: 46 GMAC/s without it, NUMBER with it, of a peak of 80
+// (AMD Zen 3, 2.5 GHz, November 2026).
+#define KEEP(r) __asm__ volatile("" : "+x"(low##r), "+x"(high##r))
+#define ROW_I8(r)                                                      \
+    if constexpr (Rows > r) {                                          \
+        const __m256i x = pair_at(x0 + r * d.x_bytes, c);              \
+        low##r = _mm256_add_epi32(low##r, _mm256_madd_epi16(x, w0));   \
+        high##r = _mm256_add_epi32(high##r, _mm256_madd_epi16(x, w1)); \
+        KEEP(r);                                                       \
+    }
+#define SUM_I8(r)                                                                            \
+    if constexpr (Rows > r) {                                                                \
+        store(sums + r * kLanes, scaled(low##r, high##r, d.x_scale[row + r], scale));         \
+    }
+
+template <int Rows, typename Dense>
+void tile_i8(const Dense &d, size_t row, size_t panel, size_t) {
+    const size_t k = edge_wm::kernels::padded(d.k, 2);
+    const char *x0 = (const char *)d.x + row * d.x_bytes;
+    const __m256i *w = (const __m256i *)((const char *)d.weight + panel * k * 32);
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i low0 = zero, low1 = zero, low2 = zero, low3 = zero, low4 = zero, low5 = zero;
+    __m256i high0 = zero, high1 = zero, high2 = zero, high3 = zero, high4 = zero, high5 = zero;
+    for (size_t c = 0; c < k; c += 2, w += 2) {
+        const __m256i w0 = _mm256_loadu_si256(w), w1 = _mm256_loadu_si256(w + 1);
+        ROW_I8(0) ROW_I8(1) ROW_I8(2) ROW_I8(3) ROW_I8(4) ROW_I8(5)
+    }
+    const float *scale = d.scale + panel * kLanes;
+    float sums[Rows * kLanes];
+    SUM_I8(0) SUM_I8(1) SUM_I8(2) SUM_I8(3) SUM_I8(4) SUM_I8(5)
+    finish(d, sums, Rows, row, panel);
+}
+
+#define ROW_F32(r)                                                     \
+    if constexpr (Rows > r) {                                          \
+        const __m256 x = _mm256_broadcast_ss(x0 + r * d.x_stride + c); \
+        low##r = _mm256_fmadd_ps(x, w0, low##r);                       \
+        high##r = _mm256_fmadd_ps(x, w1, high##r);                     \
+        KEEP(r);                                                       \
+    }
+#define SUM_F32(r) \
+    if constexpr (Rows > r) store(sums + r * kLanes, F16{low##r, high##r});
+
+template <int Rows, typename Dense>
+void tile_f32(const Dense &d, size_t row, size_t panel) {
+    const float *x0 = d.x + row * d.x_stride;
+    const float *w = d.weight + panel * kLanes * d.k;
+    const __m256 zero = _mm256_setzero_ps();
+    __m256 low0 = zero, low1 = zero, low2 = zero, low3 = zero, low4 = zero, low5 = zero;
+    __m256 high0 = zero, high1 = zero, high2 = zero, high3 = zero, high4 = zero, high5 = zero;
+    for (size_t c = 0; c < d.k; ++c, w += kLanes) {
+        const __m256 w0 = _mm256_loadu_ps(w), w1 = _mm256_loadu_ps(w + 8);
+        ROW_F32(0) ROW_F32(1) ROW_F32(2) ROW_F32(3) ROW_F32(4) ROW_F32(5)
+    }
+    float sums[Rows * kLanes];
+    SUM_F32(0) SUM_F32(1) SUM_F32(2) SUM_F32(3) SUM_F32(4) SUM_F32(5)
+    finish(d, sums, Rows, row, panel);
+}
+
+double peak_i8(size_t rounds) {
+    const __m256i zero = _mm256_setzero_si256();
+    __m256i a0 = zero, a1 = zero, a2 = zero, a3 = zero, a4 = zero, a5 = zero, a6 = zero, a7 = zero;
+    __m256i x = _mm256_set1_epi16(1), w = _mm256_set1_epi16(2);
+#define STEP(r) a##r = _mm256_add_epi32(a##r, _mm256_madd_epi16(x, w));
+    for (size_t i = 0; i < rounds; ++i) {
+        STEP(0) __asm__ volatile("" : "+x"(x), "+x"(w));
+        STEP(1) __asm__ volatile("" : "+x"(x), "+x"(w));
+        STEP(2) __asm__ volatile("" : "+x"(x), "+x"(w));
+        STEP(3) __asm__ volatile("" : "+x"(x), "+x"(w));
+        STEP(4) __asm__ volatile("" : "+x"(x), "+x"(w));
+        STEP(5) __asm__ volatile("" : "+x"(x), "+x"(w));
+        STEP(6) __asm__ volatile("" : "+x"(x), "+x"(w));
+        STEP(7) __asm__ volatile("" : "+x"(x), "+x"(w));
+    }
+#undef STEP
+    __asm__ volatile("" : : "x"(a0), "x"(a1), "x"(a2), "x"(a3), "x"(a4), "x"(a5), "x"(a6), "x"(a7));
+    return (double)rounds * 8 * 16;
+}
+
+}  // namespace
+
+namespace edge_wm::kernels {
+
+extern const Kernels kAvx2;
+const Kernels kAvx2 = {
+    "avx2",   2,        16,        packed_i8_bytes, pack_i8, quantize, dense_i8, dense_f32,
+    add_row,  norm,     softmax,   attention,       lstm,    gru,      fold,     unary,
+    binary,   peak_i8,
+};
+
+}  // namespace edge_wm::kernels

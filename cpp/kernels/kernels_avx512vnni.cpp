@@ -1,0 +1,172 @@
+// Kernels for x86 with AVX-512 and VNNI.
+//
+// vpdpbusd multiplies unsigned by signed bytes, four a lane, and adds them in int32. A quantized row
+// is q + 128, and each output's sum is put right by 128 times the sum of its weights, which are
+// packed as
+//
+//     [n / 16][k / 4][16 outputs][4] int8, then [n padded to 16] int32: 128 * sum of weights
+//
+// Six rows meet 64 outputs (four panels) in 24 registers.
+#include "kernels.h"
+
+#include "lanes_avx512.h"
+
+namespace {
+
+constexpr size_t kRowsI8 = 6, kPanelsI8 = 4, kRowsF32 = 12;
+
+size_t packed_i8_bytes(size_t n, size_t k) {
+    return edge_wm::kernels::padded(n) * (edge_wm::kernels::padded(k, 4) + 4);
+}
+
+void pack_i8(const int8_t *weight, size_t n, size_t k, void *packed) {
+    int8_t *out = (int8_t *)packed;
+    const size_t outputs = edge_wm::kernels::padded(n);
+    int32_t *sums = (int32_t *)(out + outputs * edge_wm::kernels::padded(k, 4));
+    for (size_t p = 0; p < outputs; p += 16) {
+        for (size_t c = 0; c < k; c += 4) {
+            for (size_t i = p; i < p + 16; ++i) {
+                for (size_t j = c; j < c + 4; ++j) {
+                    *out++ = i < n && j < k ? weight[i * k + j] : (int8_t)0;
+                }
+            }
+        }
+    }
+    for (size_t i = 0; i < outputs; ++i) {
+        int32_t sum = 0;
+        for (size_t j = 0; i < n && j < k; ++j) sum += weight[i * k + j];
+        sums[i] = 128 * sum;
+    }
+}
+
+// Sixteen numbers at a time, as q + 128; past `count` the weights are 0.
+void write_quantized(const float *x, size_t count, float scale, bool zero, char *q) {
+    const __m512 factor = _mm512_set1_ps(scale);
+    const __m512i offset = _mm512_set1_epi32(128);
+    for (size_t at = 0; at < count; at += 16) {
+        const M16 valid = first(zero ? 0 : count - at);
+        const __m512i value =
+            _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(valid, x + at), factor));
+        _mm_storeu_si128((__m128i *)(q + at),
+                         _mm512_cvtepi32_epi8(_mm512_add_epi32(value, offset)));
+    }
+}
+
+template <int Rows, typename Dense>
+void tile_i8(const Dense &d, size_t row, size_t panel, size_t together);
+template <int Rows, typename Dense>
+void tile_f32(const Dense &d, size_t row, size_t panel);
+
+}  // namespace
+
+#include "kernels_body.h"
+
+namespace {
+
+inline __m512i four_at(const char *x, size_t c) {
+    int32_t four;
+    memcpy(&four, x + c, 4);
+    return _mm512_set1_epi32(four);
+}
+
+#define ROW_I8(r)                                                              \
+    if constexpr (Rows > r) {                                                  \
+        const __m512i x = four_at(x0 + r * d.x_bytes, c);                      \
+        a##r = _mm512_dpbusd_epi32(a##r, x, w0);                               \
+        if constexpr (Panels > 1) b##r = _mm512_dpbusd_epi32(b##r, x, w1);     \
+        if constexpr (Panels > 2) c##r = _mm512_dpbusd_epi32(c##r, x, w2);     \
+        if constexpr (Panels > 3) e##r = _mm512_dpbusd_epi32(e##r, x, w3);     \
+    }
+#define SUM_I8(r, acc, p)                                                                     \
+    if constexpr (Rows > r && Panels > p) {                                                   \
+        const __m512i sum = _mm512_sub_epi32(acc##r, _mm512_loadu_si512(offsets + p * 16));   \
+        const F16 factor = mul(splat(d.x_scale[row + r]), load(scale + p * 16));              \
+        store(sums + (p * Rows + r) * kLanes, mul(_mm512_cvtepi32_ps(sum), factor));          \
+    }
+#define SUMS_I8(r) SUM_I8(r, a, 0) SUM_I8(r, b, 1) SUM_I8(r, c, 2) SUM_I8(r, e, 3)
+
+template <int Rows, int Panels, typename Dense>
+void block_i8(const Dense &d, size_t row, size_t panel) {
+    const size_t k = edge_wm::kernels::padded(d.k, 4);
+    const char *x0 = (const char *)d.x + row * d.x_bytes;
+    const char *w = (const char *)d.weight + panel * k * 16;
+    const int32_t *offsets =
+        (const int32_t *)((const char *)d.weight + edge_wm::kernels::padded(d.n) * k) + panel * 16;
+    const float *scale = d.scale + panel * 16;
+    const __m512i zero = _mm512_setzero_si512();
+    __m512i a0 = zero, a1 = zero, a2 = zero, a3 = zero, a4 = zero, a5 = zero;
+    __m512i b0 = zero, b1 = zero, b2 = zero, b3 = zero, b4 = zero, b5 = zero;
+    __m512i c0 = zero, c1 = zero, c2 = zero, c3 = zero, c4 = zero, c5 = zero;
+    __m512i e0 = zero, e1 = zero, e2 = zero, e3 = zero, e4 = zero, e5 = zero;
+    for (size_t c = 0; c < k; c += 4, w += 64) {
+        const __m512i w0 = _mm512_loadu_si512(w);
+        const __m512i w1 = Panels > 1 ? _mm512_loadu_si512(w + k * 16) : zero;
+        const __m512i w2 = Panels > 2 ? _mm512_loadu_si512(w + 2 * k * 16) : zero;
+        const __m512i w3 = Panels > 3 ? _mm512_loadu_si512(w + 3 * k * 16) : zero;
+        ROW_I8(0) ROW_I8(1) ROW_I8(2) ROW_I8(3) ROW_I8(4) ROW_I8(5)
+        (void)w1, (void)w2, (void)w3;
+    }
+    float sums[Rows * Panels * kLanes];
+    SUMS_I8(0) SUMS_I8(1) SUMS_I8(2) SUMS_I8(3) SUMS_I8(4) SUMS_I8(5)
+    for (size_t p = 0; p < Panels; ++p) finish(d, sums + p * Rows * kLanes, Rows, row, panel + p);
+}
+
+template <int Rows, typename Dense>
+void tile_i8(const Dense &d, size_t row, size_t panel, size_t together) {
+    switch (together) {
+        case 4: block_i8<Rows, 4>(d, row, panel); return;
+        case 3: block_i8<Rows, 3>(d, row, panel); return;
+        case 2: block_i8<Rows, 2>(d, row, panel); return;
+        default: block_i8<Rows, 1>(d, row, panel);
+    }
+}
+
+#define ROW_F32(r) \
+    if constexpr (Rows > r) y##r = _mm512_fmadd_ps(splat(x0[r * d.x_stride + c]), w0, y##r);
+#define SUM_F32(r) \
+    if constexpr (Rows > r) store(sums + r * kLanes, y##r);
+
+template <int Rows, typename Dense>
+void tile_f32(const Dense &d, size_t row, size_t panel) {
+    const float *x0 = d.x + row * d.x_stride;
+    const float *w = d.weight + panel * kLanes * d.k;
+    const __m512 zero = _mm512_setzero_ps();
+    __m512 y0 = zero, y1 = zero, y2 = zero, y3 = zero, y4 = zero, y5 = zero;
+    __m512 y6 = zero, y7 = zero, y8 = zero, y9 = zero, y10 = zero, y11 = zero;
+    for (size_t c = 0; c < d.k; ++c, w += kLanes) {
+        const __m512 w0 = _mm512_loadu_ps(w);
+        ROW_F32(0) ROW_F32(1) ROW_F32(2) ROW_F32(3) ROW_F32(4) ROW_F32(5)
+        ROW_F32(6) ROW_F32(7) ROW_F32(8) ROW_F32(9) ROW_F32(10) ROW_F32(11)
+    }
+    float sums[Rows * kLanes];
+    SUM_F32(0) SUM_F32(1) SUM_F32(2) SUM_F32(3) SUM_F32(4) SUM_F32(5)
+    SUM_F32(6) SUM_F32(7) SUM_F32(8) SUM_F32(9) SUM_F32(10) SUM_F32(11)
+    finish(d, sums, Rows, row, panel);
+}
+
+double peak_i8(size_t rounds) {
+    __m512i a[12];
+    for (__m512i &x : a) x = _mm512_setzero_si512();
+    __m512i x = _mm512_set1_epi8(1), w = _mm512_set1_epi8(2);
+    for (size_t i = 0; i < rounds; ++i) {
+        __asm__ volatile("" : "+v"(x), "+v"(w));
+        for (__m512i &y : a) y = _mm512_dpbusd_epi32(y, x, w);
+    }
+    __m512i sum = a[0];
+    for (int i = 1; i < 12; ++i) sum = _mm512_add_epi32(sum, a[i]);
+    __asm__ volatile("" : : "v"(sum));
+    return (double)rounds * 12 * 64;
+}
+
+}  // namespace
+
+namespace edge_wm::kernels {
+
+extern const Kernels kAvx512Vnni;
+const Kernels kAvx512Vnni = {
+    "avx512vnni", 1,    16,      packed_i8_bytes, pack_i8, quantize, dense_i8, dense_f32,
+    add_row,      norm, softmax, attention,       lstm,    gru,      fold,     unary,
+    binary,       peak_i8,
+};
+
+}  // namespace edge_wm::kernels
