@@ -53,7 +53,7 @@ def main() -> int:
         return VOID
     missed = list(budget.misses(report, wanted))
     for line in missed:
-        talk.print(f"below budget: {line}", highlight=False)
+        print(f"below budget: {line}", file=sys.stderr)
     return MISSED if missed else FINE
 
 
