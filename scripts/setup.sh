@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Sets this checkout up: scripts/setup.sh run | test | tflite
+# Sets this checkout up: scripts/setup.sh run | test | bench | tflite
 #
 #   run     .venv with what `edge-wm run` needs, and the compiled module
 #   test    the same, and what the suite needs
+#   bench   the same, and the other engines that `make bench` compares with
 #   tflite  .venv-tflite: tflite-runtime 2.14, which needs Python 3.10 or 3.11 and numpy < 2
 #
 # Does only what is missing, says what it does and why, and may be interrupted anywhere.
@@ -107,7 +108,7 @@ build_native() {
     cmake --install "$build" --prefix . >/dev/null
 }
 
-# ---- the three set-ups ------------------------------------------------------------------
+# ---- the four set-ups ------------------------------------------------------------------
 set_up_venv() {  # EXTRAS
     install_missing
     if ! works .venv; then
@@ -137,6 +138,7 @@ flock 9
 case "${1:-}" in
     run) set_up_venv run ;;
     test) set_up_venv run,litert,dev ;;
+    bench) set_up_venv run,litert,dev,bench ;;
     tflite) set_up_tflite ;;
-    *) fail "usage: scripts/setup.sh run | test | tflite" ;;
+    *) fail "usage: scripts/setup.sh run | test | bench | tflite" ;;
 esac
