@@ -33,7 +33,7 @@ import numpy as np
 
 from edge_wm.backends import BACKENDS, Graph, choose, load_graph, native_rollout
 from edge_wm.backends.probe import probe
-from edge_wm.backends.reference import require_reference, warm_up
+from edge_wm.backends.reference import cases_for, require_reference, warm_up
 from edge_wm.bundle import Bundle, check_fit
 from edge_wm.bundle.manifest import ROLLED_OUT, Function, Input, Manifest
 from edge_wm.bundle.structure import largest_batch
@@ -99,7 +99,8 @@ class WorldModel:
                 blob, function, chosen[name], name=name, threads=threads
             )
             warm_up(function, self._graphs[name], largest_batch(manifest, name))
-        require_reference(bundle, self._functions, manifest.reference, self._graphs)
+        cases = cases_for(manifest.reference, chosen)
+        require_reference(bundle, self._functions, cases, self._graphs)
         self._native = native_rollout(manifest, self._graphs, threads)
         # function -> library and version that runs it, for the recording's header.
         self.backends: dict[str, str] = {name: g.backend for name, g in self._graphs.items()}

@@ -94,6 +94,7 @@ class NativeGraph:
             }
             require_declared(name, [_AsFloat(spec) for spec in declared], found, kind)
         self.backend = f"native {chosen_kernels()}"
+        self._dtypes = {spec.tensor: spec.dtype for spec in function.outputs}
         self.packed = packed(program, chosen_kernels())
         self._graph: Any = _native.Graph(self.packed, TILE)
 
@@ -105,7 +106,9 @@ class NativeGraph:
             arrays.append(np.ascontiguousarray(value).reshape(rows, -1))
         outputs = self._graph.run(arrays)
         return {
-            port.tensor: value.reshape((len(value), *port.shape) if port.batched else port.shape)
+            port.tensor: value.reshape(
+                (len(value), *port.shape) if port.batched else port.shape
+            ).astype(self._dtypes.get(port.tensor, "float32"), copy=False)
             for port, value in zip(self.program.outputs, outputs, strict=True)
         }
 
