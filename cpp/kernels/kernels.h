@@ -87,8 +87,21 @@ struct Attention {
     std::size_t queries, keys, heads, size;
     float scale;
     bool causal;
-    float *scores;             // scratch, `keys` padded to kLanes
+    float *scratch;            // attention_floats(queries, keys, size) numbers
 };
+
+// Up to this many keys scores are dot products; above, products with packed keys and values.
+constexpr std::size_t kFewKeys = 24;
+
+constexpr std::size_t padded(std::size_t n, std::size_t to = kLanes) noexcept {
+    return (n + to - 1) / to * to;
+}
+
+constexpr std::size_t attention_floats(std::size_t queries, std::size_t keys,
+                                       std::size_t size) noexcept {
+    return keys <= kFewKeys ? padded(keys)
+                            : padded(keys) * (size + queries) + padded(size) * keys + 2 * kLanes;
+}
 
 struct Kernels {
     const char *name;
@@ -135,9 +148,5 @@ struct Kernels {
 
 std::size_t packed_f32_floats(std::size_t n, std::size_t k) noexcept;  // [n / 16][k][16]
 void pack_f32(const float *weight, std::size_t n, std::size_t k, float *out) noexcept;
-
-constexpr std::size_t padded(std::size_t n, std::size_t to = kLanes) noexcept {
-    return (n + to - 1) / to * to;
-}
 
 }  // namespace edge_wm::kernels

@@ -167,7 +167,7 @@ struct Machine::Parts {
     Aligned arena, scratch;
     float *product = nullptr;             // a uniform segment's products
     float *gathered[3] = {};              // kChunk numbers each
-    float *line = nullptr;                // the longest reduced axis, or the keys of an attention
+    float *line = nullptr;                // the longest reduced axis, or an attention's scratch
     struct Copy {
         std::size_t reg;
         float *to;
@@ -345,7 +345,10 @@ void Machine::Parts::place() {
     for (const Op &op : program.operations) {
         if (op.kind == OpKind::dense) products = std::max(products, op.tokens * padded(op.size));
         if (op.kind == OpKind::reduce) longest = std::max(longest, op.shape.back());
-        if (op.kind == OpKind::attention) longest = std::max(longest, op.numbers[1]);
+        if (op.kind == OpKind::attention) {
+            longest = std::max(longest, kernels::attention_floats(op.numbers[0], op.numbers[1],
+                                                                  op.size));
+        }
     }
     const std::size_t floats = products + 3 * kChunk + padded(longest) + 5 * kSlack;
     scratch = Aligned(floats * sizeof(float));
@@ -663,6 +666,16 @@ void Machine::Parts::reduce(const Op &op, const Loops &, std::size_t rows, int s
     }
 }
 
+namespace {
+
+// A few numbers, for which a call of memcpy takes longer than the copying.
+void copy_short(float *to, const float *from, std::size_t n) {
+    for (; n >= 4; n -= 4, to += 4, from += 4) std::memcpy(to, from, 16);
+    for (; n > 0; --n) *to++ = *from++;
+}
+
+}  // namespace
+
 // numbers: height, width, channels, kernel rows, columns, stride down, across, pads top, left,
 // bottom, right
 void Machine::Parts::patches(const Op &op, const float *x, At out) noexcept {
@@ -688,13 +701,13 @@ void Machine::Parts::patches(const Op &op, const float *x, At out) noexcept {
                     std::memset(run, 0, wide * channels * sizeof(float));
                     continue;
                 }
-                const auto from = static_cast<std::size_t>(begin), until = static_cast<std::size_t>(end);
-                std::memset(run, 0, from * channels * sizeof(float));
-                std::memcpy(run + from * channels,
-                            x + (static_cast<std::size_t>(row) * width +
-                                 static_cast<std::size_t>(column + begin)) * channels,
-                            (until - from) * channels * sizeof(float));
-                std::memset(run + until * channels, 0, (wide - until) * channels * sizeof(float));
+                const auto from = static_cast<std::size_t>(begin);
+                const auto until = static_cast<std::size_t>(end);
+                const float *pixels = x + (static_cast<std::size_t>(row) * width +
+                                           static_cast<std::size_t>(column + begin)) * channels;
+                for (std::size_t c = 0; c < from * channels; ++c) run[c] = 0.0f;
+                copy_short(run + from * channels, pixels, (until - from) * channels);
+                for (std::size_t c = until * channels; c < wide * channels; ++c) run[c] = 0.0f;
             }
         }
     }
@@ -774,12 +787,11 @@ void Machine::Parts::execute(const Op &op, const Loops &l, std::size_t all, int 
                 for (std::size_t t = 0; t < op.tokens; ++t) {
                     const float *x = row(op.x) + t * op.x.stride;
                     float *out = row(op.out) + t * op.out.stride;
+                    const float most = k.fold(kernels::Fold::max, x, op.size);  // NaN if any is
                     std::size_t best = 0;
-                    for (std::size_t i = 1; i < op.size; ++i) {
-                        if (x[best] < x[i] || (x[i] != x[i] && x[best] == x[best])) best = i;
-                    }
-                    for (std::size_t i = 0; i < op.size; ++i) out[i] = i == best ? 1.0f : 0.0f;
-                    if (x[best] != x[best]) out[best] = x[best];
+                    while (most == most ? x[best] != most : x[best] == x[best]) ++best;
+                    std::memset(out, 0, op.size * sizeof(float));
+                    out[best] = most == most ? 1.0f : most;
                 }
                 break;
             case OpKind::lookup:

@@ -343,7 +343,7 @@ def test_gru(order: Any) -> None:
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize(("queries", "keys"), [(3, 3), (1, 4), (17, 17)])
+@pytest.mark.parametrize(("queries", "keys"), [(3, 3), (1, 4), (17, 17), (2, 25), (33, 40)])
 def test_attention(causal: bool, queries: int, keys: int) -> None:
     operation = Attention(queries=queries, keys=keys, heads=3, size=20, scale=0.2, causal=causal,
                           out=Rows(register=3, stride=60), q=Rows(register=0, stride=60),
