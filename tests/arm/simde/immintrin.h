@@ -65,6 +65,11 @@ inline simde__m512 edge_wm_maskz_loadu_ps(simde__mmask16 m, const void *p) {
     }
     return as<simde__m512>(to);
 }
+// SIMDe has this one, but shifts its second argument without brackets: `A | B` comes out as
+// `A | B >> 4`. Multiples of one only, as the kernels use it.
+#define edge_wm_roundscale_ps(v, mode)                                              \
+    as<simde__m512>(Halves{_mm256_round_ps(as<Halves>(v).low, (mode)),              \
+                           _mm256_round_ps(as<Halves>(v).high, (mode))})
 // Within each four lanes, by two bits of `control` each (Intel SDM, VPERMILPS).
 inline simde__m512 edge_wm_permute_ps(simde__m512 v, int control) {
     struct Lanes { float x[16]; };
@@ -96,6 +101,8 @@ inline simde__m512 edge_wm_shuffle_f32x4(simde__m512 v, simde__m512 w, int contr
 #define _mm512_extractf32x8_ps edge_wm_extractf32x8_ps
 #define _mm512_mask_storeu_ps edge_wm_mask_storeu_ps
 #define _mm512_maskz_loadu_ps edge_wm_maskz_loadu_ps
+#undef _mm512_roundscale_ps
+#define _mm512_roundscale_ps edge_wm_roundscale_ps
 #undef _mm512_permute_ps
 #define _mm512_permute_ps edge_wm_permute_ps
 #undef _mm512_shuffle_f32x4
