@@ -715,7 +715,9 @@ int main(int count, char **arguments) {
     }
     std::vector<const Kernels *> sets = kernels::available();
 #ifdef EDGE_WM_SIMDE
-    if (kernels::find("avx2")) sets.push_back(&kernels::kAvx512Simde);  // its 256-bit halves are AVX2
+    Kernels simde = kernels::kAvx512Simde;
+    simde.name = "avx512vnni_on_simde";
+    if (kernels::find("avx2")) sets.push_back(&simde);  // its 256-bit halves are AVX2
 #endif
     bool passed = true;
     std::string found, wanted;
