@@ -6,6 +6,7 @@ sets that a processor has is part of the test: QEMU stops a program that uses ot
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -99,6 +100,21 @@ def test_every_instruction_set_of_this_processor_gives_the_golden_bits(here: Pat
 def test_arm_gives_the_golden_bits(processor: str, for_arm: Path) -> None:
     emulator = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", "-cpu", processor]
     check([*emulator, str(for_arm)], ARM[processor])
+
+
+def test_the_inner_loops_keep_their_sums_in_registers(for_arm: Path) -> None:
+    """No stack access in the loops of six rows; `make bench-arm` also asks what they cost."""
+    spec = importlib.util.spec_from_file_location(
+        "bench_arm", REPOSITORY / "scripts" / "bench_arm.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    bench_arm = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench_arm)
+    for case in bench_arm.CASES:
+        loop = bench_arm.hot_loop(case, bench_arm.OBJECTS / case.file)
+        assert loop.count(case.instruction) % 24 == 0
+        assert loop.spills == 0, (case.name, loop.lines)
 
 
 def test_a_wrong_bit_is_told(here: Path, tmp_path: Path) -> None:
