@@ -35,10 +35,11 @@ lint:  ## style and types, for every Python that edge-wm is written for
 	  .venv/bin/mypy --python-version $$version --cache-dir .mypy_cache/$$version || exit 1; \
 	done
 
-bench:  ## how fast the fast paths are, next to the plain ones
-	@scripts/setup.sh test
+bench:  ## the native engine against its peers: make bench [ARGS="tdmpc2 --quick"] (ARGS=--help)
+	@scripts/setup.sh bench
 	.venv/bin/python -m pytest tests/bench -o python_files='bench_*.py' \
-	  -o python_functions='bench_*' --benchmark-columns=min,median,rounds -q $(ARGS)
+	  -o python_functions='bench_*' --benchmark-columns=min,median,rounds -q
+	PYTHONPATH=tests/bench .venv/bin/python -m engine_bench $(ARGS)
 
 bench-arm:  ## what the kernels' inner loops would cost on ARM cores: an estimate, by llvm-mca
 	@scripts/setup.sh test

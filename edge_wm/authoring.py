@@ -15,6 +15,10 @@ files (docs/bundle.md shows one in full):
     calibration_sha256: data.mcap   # or 64 hex digits
     model_card: MODEL_CARD.md
 
+A function that has an ONNX graph and no step program gets one, compiled here in float32, so that
+the native kernels can run it; what the compiler cannot express keeps its ONNX graph alone, and
+`Built.not_native` says why. (`edge-wm quantize` makes int8 programs of a built bundle.)
+
 Every function gets a reference case: the inputs given, or seeded random ones; the outputs
 given (by the training framework, say), or those of the graph itself. All graphs of a function
 are then run on the inputs and must agree with the outputs within the tolerance, so a wrong
@@ -41,8 +45,10 @@ import yaml
 from edge_wm.bundle import Function, Manifest, SigningKey, write_bundle
 from edge_wm.bundle.container import read_file
 from edge_wm.bundle.manifest import Input, Output, manifest_from
+from edge_wm.bundle.program import write_program
 from edge_wm.bundle.structure import check_graph
-from edge_wm.errors import BundleError, ModelError, UsageError
+from edge_wm.compiler import compile_graph
+from edge_wm.errors import BundleError, ModelError, UnsupportedOperation, UsageError
 from edge_wm.types import Array
 
 MAX_SPEC = 8 * 2**20
@@ -62,6 +68,7 @@ class Built:
     path: Path
     manifest: Manifest
     parity: Mapping[str, float]  # "dynamics.onnx" -> the largest error, as tolerances count it
+    not_native: Mapping[str, str]  # function -> why the native kernels cannot run it
 
 
 def build_bundle(spec: Path, out: Path, key: SigningKey, run: Run) -> Built:
@@ -91,11 +98,35 @@ def build_bundle(spec: Path, out: Path, key: SigningKey, run: Run) -> Built:
     for name, function in manifest.functions.items():
         for kind, digest in function.graphs.items():
             check_graph(kind, files.blobs[digest], manifest, name, f"{where}: {name}.{kind}")
+    programs, not_native = _programs(manifest, files, where)
+    if programs:
+        for name, digest in programs.items():
+            document["functions"][name]["graphs"]["program"] = digest
+        manifest = manifest_from(document, where, strict=False)
     reference, parity = _references(manifest, cases, files, run, where)
     document = msgspec.to_builtins(manifest) | {"reference": reference}
     manifest = manifest_from(document, where)
     write_bundle(out, manifest, list(files.blobs.values()), key)
-    return Built(out, manifest, parity)
+    return Built(out, manifest, parity, not_native)
+
+
+def _programs(
+    manifest: Manifest, files: _Files, where: str
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Step programs of the functions that have none, by digest; and why some cannot have one."""
+    programs, refused = dict[str, str](), dict[str, str]()
+    for name, function in manifest.functions.items():
+        if "program" in function.graphs or "onnx" not in function.graphs:
+            continue
+        try:
+            program = compile_graph(
+                files.blobs[function.graphs["onnx"]], function, f"{where}: {name}.onnx"
+            )
+        except UnsupportedOperation as error:
+            refused[name] = str(error)
+        else:
+            programs[name] = files.keep_bytes(write_program(program))
+    return programs, refused
 
 
 # ---- files ------------------------------------------------------------------------------

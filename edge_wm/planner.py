@@ -14,27 +14,33 @@ answer is the best candidate that was rolled out, never one that was only averag
 way left and a way right of a pillar goes through the pillar. (To roll out the last mean as well
 was tried: with 128 candidates and 2 iterations it won too seldom to change the mean cost.)
 
+The search is written twice: here, which is its definition, and in `cpp/planner/`, which runs
+where edge-wm is compiled and takes a compiled rollout as it is, with no Python in between.
+
 The one invariant: the same seed and the same calls (beliefs, rollout results, budget answers)
-give the same bits. There is no clock in here but the budget, and its answers are in the proposal.
+give the same bits, from either. There is no clock in here but the budget, and its answers are in
+the proposal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import numpy as np
 
+from edge_wm import noise
 from edge_wm.errors import UsageError
 from edge_wm.reasons import Reason
 from edge_wm.robot import Axis
 from edge_wm.types import (
     Belief,
+    Bool,
     Budget,
     Float32,
-    Float64,
     Goal,
     Int64,
     Motion,
@@ -43,6 +49,17 @@ from edge_wm.types import (
     Rollout,
     RolloutFunction,
 )
+
+try:
+    from edge_wm import _native
+
+    NATIVE = True
+except ImportError:  # not compiled, or for another Python: `edge-wm doctor` says so
+    NATIVE = False
+
+if TYPE_CHECKING:
+    from edge_wm._native import Imagination as Imagination
+    from edge_wm._native import Search
 
 # Share of the elites that live on into the next iteration (iCEM: 0.3).
 KEPT_SHARE = 0.3
@@ -110,37 +127,107 @@ class RecordedBudget:
 
 
 # ---- the planner ------------------------------------------------------------------------
+class NativeRollout(Protocol):
+    """A rollout function that can also be had compiled, so that a plan need not enter Python.
+
+    The planner knows one by its method `native`.
+    """
+
+    passes: Callable[[Float32], Bool] | None  # actions (K, H, A) -> (K,) those that may be
+
+    def native(self, belief: Belief, goal: Goal) -> Imagination | None:
+        """The same rollout, but for `passes`, for one belief and goal; None: not compiled."""
+
+    def term_names(self, goal: Goal) -> Sequence[str]:
+        """Names of the compiled rollout's cost terms, in its order."""
+
+    def __call__(self, belief: Belief, actions: Float32, goal: Goal, seed: int) -> Rollout: ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Pool:
     """P candidates that were rolled out."""
 
     actions: Float32  # (P, H, A)
-    cost: Float64  # (P,), +inf where infeasible or not finite
-    terms: dict[str, Float32]  # name -> (P,)
+    cost: Float32  # (P,), +inf where infeasible or not finite
 
     def pick(self, index: Int64) -> _Pool:
-        terms = {name: values[index] for name, values in self.terms.items()}
-        return _Pool(self.actions[index], self.cost[index], terms)
+        return _Pool(self.actions[index], self.cost[index])
 
     def join(self, other: _Pool) -> _Pool:
-        terms = {n: np.concatenate((values, other.terms[n])) for n, values in self.terms.items()}
-        cost = np.concatenate((self.cost, other.cost))
-        return _Pool(np.concatenate((self.actions, other.actions)), cost, terms)
+        actions = np.concatenate((self.actions, other.actions))
+        return _Pool(actions, np.concatenate((self.cost, other.cost)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a search found."""
+
+    actions: Float32 | None  # (H, A); None: no candidate was finite and feasible
+    cost: float  # of `actions`
+    terms: Mapping[str, float]  # of `actions`
+    iterations: int
+    infeasible: int
+    answers: tuple[bool, ...]
+
+
+class _Memory:
+    """A rollout function for one belief and goal, that remembers the terms of what it was asked."""
+
+    def __init__(self, rollout: RolloutFunction, belief: Belief, goal: Goal) -> None:
+        self._rollout, self._belief, self._goal = rollout, belief, goal
+        self._terms: list[Mapping[str, Float32]] = []
+
+    def __call__(self, actions: Float32, seed: int) -> tuple[Float32, Bool]:
+        """Costs and who is infeasible, (K,) each."""
+        outcome = self._rollout(self._belief, actions, self._goal, seed)
+        self._terms.append(outcome.terms)
+        return outcome.cost.astype(np.float32, copy=False), outcome.infeasible
+
+    def terms(self, iteration: int, candidate: int) -> dict[str, float]:
+        return {name: float(sums[candidate]) for name, sums in self._terms[iteration].items()}
 
 
 class Planner:
     """Plans again and again, each time from its last answer. See `make_planner`."""
 
-    def __init__(self, settings: PlannerSettings, axes: Sequence[Axis]) -> None:
+    def __init__(self, settings: PlannerSettings, axes: Sequence[Axis], *, native: bool) -> None:
         self._settings = settings
         self._axes = tuple(axis.name for axis in axes)
         bounds = np.array([_bounds(axis) for axis in axes], np.float32)
-        self._lowest, self._highest = bounds[:, 0], bounds[:, 1]
+        self._lowest, self._highest = np.ascontiguousarray(bounds.T)
         self._is_position = np.array([axis.kind == "position" for axis in axes])
         self._rest = np.where(self._is_position, np.nan, 0.0).astype(np.float32)
-        self._full_spread = np.tile(np.array(settings.noise_std), (settings.horizon, 1))
+        self._full_spread = np.array(settings.noise_std, np.float32)
+        self._least_spread = SPREAD_FLOOR * np.array(settings.noise_std)
+        self._color = noise.color(settings.noise_beta, settings.horizon)
         self._kept = max(1, round(KEPT_SHARE * settings.elites))
+        self._native = self._compiled() if native else None
         self.reset(0)
+
+    def _compiled(self) -> Search:
+        return _native.Search(
+            equal_weights=self._settings.kind == "cem",
+            horizon=self._settings.horizon,
+            candidates=self._settings.candidates,
+            iterations=self._settings.iterations,
+            elites=self._settings.elites,
+            kept=self._kept,
+            policy_candidates=self._settings.policy_candidates,
+            temperature=self._settings.temperature,
+            momentum=self._settings.momentum,
+            full_spread=self._full_spread,
+            least_spread=self._least_spread,
+            lowest=self._lowest,
+            highest=self._highest,
+            quantiles=noise.quantiles(),
+            color=self._color,
+        )
+
+    @property
+    def native(self) -> bool:
+        """Whether the compiled loop runs; the Python one gives the same bits."""
+        return self._native is not None
 
     def reset(self, seed: int) -> None:
         """Forget the last answer and start the random numbers anew; `seed` is the run's."""
@@ -174,6 +261,9 @@ class Planner:
         both are therefore always looked at. Where no candidate is finite and feasible the answer
         stands still, costs infinity and carries `Reason.no_feasible_candidate`.
 
+        A `rollout` that is a `NativeRollout` is imagined with in compiled code, where both it and
+        the planner are compiled.
+
         Raises:
             UsageError: an axis of kind position, and `commit` was never called.
         """
@@ -182,50 +272,36 @@ class Planner:
                 "planner.propose: axes of kind position stand still where they are, and the "
                 "planner was not told where; call planner.commit(guard.committed(...)) first"
             )
-        generator = np.random.Generator(
-            np.random.Philox(key=np.array([self._seed, self._plans], np.uint64))
-        )
-        seed = int(generator.integers(2**63))
+        plan = self._plans
         self._plans += 1
         mean = self._warm_start(belief.stamp_ns)
-        spread = self._full_spread
-        kept: _Pool | None = None
-        answers: list[bool] = []
-        iterations = rolled_out = infeasible = 0
-
-        while iterations < self._settings.iterations:
-            if iterations:
-                answers.append(budget.more())
-                if not answers[-1]:
-                    break
-            actions, noise = self._candidates(generator, mean, spread)
-            if not iterations:
-                self._place_known(actions, noise, policy)
-            pool = _judge(actions, rollout(belief, actions, goal, seed))
-            iterations += 1
-            rolled_out += len(actions)
-            infeasible += int(np.isinf(pool.cost).sum())
-            elites = _best(pool if kept is None else kept.join(pool), self._settings.elites)
-            if len(elites.cost):
-                mean, spread = self._lean(elites, mean, spread)
-                kept = _best(elites, self._kept)
-
-        still = np.tile(self._rest, (self._settings.horizon, 1))
+        if policy is not None and not np.isfinite((policy.mean, policy.std)).all():
+            policy = None
+        if self._native is None:
+            found = self._search(_Memory(rollout, belief, goal), budget, mean, policy, plan)
+        else:
+            found = self._search_native(
+                self._native, rollout, belief, goal, budget, mean, policy, plan
+            )
+        nothing = found.actions is None
         self._last = Proposal(
             stamp_ns=stamp_ns,
             apply_at_ns=belief.stamp_ns,
             step_ns=self._settings.step_ns,
             axes=self._axes,
-            actions=still if kept is None else kept.actions[0],
-            cost=inf if kept is None else float(kept.cost[0]),
-            iterations=iterations,
-            candidates=rolled_out,
-            infeasible=infeasible,
-            answers=tuple(answers),
-            reason=Reason.no_feasible_candidate if kept is None else None,
-            terms={} if kept is None else {n: float(v[0]) for n, v in kept.terms.items()},
+            actions=self._still() if found.actions is None else found.actions,
+            cost=inf if nothing else found.cost,
+            iterations=found.iterations,
+            candidates=found.iterations * self._settings.candidates,
+            infeasible=found.infeasible,
+            answers=found.answers,
+            reason=Reason.no_feasible_candidate if nothing else None,
+            terms={} if nothing else found.terms,
         )
         return self._last
+
+    def _still(self) -> Float32:
+        return np.repeat(self._rest[None], self._settings.horizon, axis=0)
 
     def _warm_start(self, apply_at_ns: int) -> Float32:
         """(H, A): the last answer from `apply_at_ns` on.
@@ -235,57 +311,160 @@ class Planner:
         (Rounding to whole steps would never move on: 50 ms is always nearer to 0 than to 150.)
         """
         horizon, step_ns = self._settings.horizon, self._settings.step_ns
-        still = np.tile(self._rest, (horizon, 1))
         if self._last is None:
-            return still
+            return self._still()
         passed_ns = apply_at_ns - self._last.apply_at_ns
         if not 0 <= passed_ns < horizon * step_ns:
-            return still
+            return self._still()
         whole, rest_ns = divmod(passed_ns, step_ns)
         old = self._last.actions[np.minimum(np.arange(whole, whole + horizon + 1), horizon - 1)]
         share = np.float32(rest_ns / step_ns)
         return (1 - share) * old[:-1] + share * old[1:]
 
-    def _candidates(
-        self, generator: np.random.Generator, mean: Float32, spread: Float64
-    ) -> tuple[Float32, Float64]:
-        """(K, H, A): candidates about the mean, the mean itself first; and their noise."""
-        shape = (self._settings.candidates, len(self._axes), 2 * self._settings.horizon)
-        noise = _colored(generator.standard_normal(shape), self._settings.noise_beta)
-        noise = noise.transpose(0, 2, 1)
-        noise[0] = 0.0
-        actions = (mean + spread * noise).astype(np.float32, order="C")
-        return np.clip(actions, self._lowest, self._highest, out=actions), noise
+    # ---- the search, compiled -------------------------------------------------------------
+    def _search_native(
+        self,
+        search: Search,
+        rollout: RolloutFunction,
+        belief: Belief,
+        goal: Goal,
+        budget: Budget,
+        mean: Float32,
+        policy: PolicyProposal | None,
+        plan: int,
+    ) -> _Found:
+        """`_search` in C++ (cpp/planner/planner.cpp), with a compiled rollout if there is one."""
+        memory = _Memory(rollout, belief, goal)
+        native = cast(NativeRollout, rollout) if hasattr(rollout, "native") else None
+        compiled = native.native(belief, goal) if native else None
+        actions, cost, sums, iteration, candidate, iterations, infeasible, answers = search.run(
+            compiled or _native.CallableImagination(memory, *mean.shape),
+            budget.more,
+            native.passes if native and compiled else None,  # a Python rollout asks it itself
+            mean,
+            self._rest,
+            None if policy is None else np.ascontiguousarray(policy.mean, np.float32),
+            None if policy is None else np.ascontiguousarray(policy.std, np.float32),
+            self._seed,
+            plan & noise.WORD,
+        )
+        if actions is None:
+            terms = {}
+        elif native and compiled:
+            terms = dict(zip(native.term_names(goal), sums, strict=True))
+        else:
+            terms = memory.terms(iteration, candidate)
+        return _Found(actions, cost, terms, iterations, infeasible, answers)
 
-    def _place_known(self, actions: Float32, noise: Float64, policy: PolicyProposal | None) -> None:
+    # ---- the search, in Python: its definition --------------------------------------------
+    @np.errstate(over="ignore", invalid="ignore")  # what is not finite never wins
+    def _search(
+        self,
+        memory: _Memory,
+        budget: Budget,
+        mean: Float32,
+        policy: PolicyProposal | None,
+        plan: int,
+    ) -> _Found:
+        seed = noise.rollout_seed(self._seed, plan)
+        spread = np.tile(self._full_spread, (self._settings.horizon, 1))
+        kept: _Pool | None = None
+        best = (0, 0)  # the iteration and the candidate of the best so far
+        answers: list[bool] = []
+        iterations = infeasible = 0
+        while iterations < self._settings.iterations:
+            if iterations:
+                answers.append(bool(budget.more()))
+                if not answers[-1]:
+                    break
+            actions, drawn = self._candidates(mean, spread, plan, iterations)
+            if not iterations:
+                self._place_known(actions, drawn, policy)
+            pool = _judge(actions, *memory(actions, seed))
+            infeasible += int(np.isinf(pool.cost).sum())
+            if kept is None or pool.cost.min() < kept.cost[0]:
+                best = iterations, int(pool.cost.argmin())
+            elites = _best(pool if kept is None else kept.join(pool), self._settings.elites)
+            iterations += 1
+            if len(elites.cost):
+                mean, spread = self._lean(elites, mean, spread)
+                kept = _best(elites, self._kept)
+        if kept is None:
+            return _Found(None, inf, {}, iterations, infeasible, tuple(answers))
+        return _Found(
+            kept.actions[0],
+            float(kept.cost[0]),
+            memory.terms(*best),
+            iterations,
+            infeasible,
+            tuple(answers),
+        )
+
+    def _candidates(
+        self, mean: Float32, spread: Float32, plan: int, iteration: int
+    ) -> tuple[Float32, Float32]:
+        """(K, H, A): candidates about the mean, the mean itself first; and their noise."""
+        count = self._settings.candidates
+        white = noise.white(self._seed, plan, iteration, count, mean.size)
+        drawn = noise.colored(white.reshape(count, *mean.shape), self._color)
+        actions = mean + spread * drawn
+        actions[0] = mean
+        return self._clip(actions), drawn
+
+    def _place_known(self, actions: Float32, drawn: Float32, policy: PolicyProposal | None) -> None:
         """Put standing still, and the policy's mean and samples, in the places after the mean."""
         actions[1] = self._rest
-        if policy is None or not np.isfinite((policy.mean, policy.std)).all():
+        if policy is None or not self._settings.policy_candidates:
             return
+        mean, std = policy.mean.astype(np.float32), policy.std.astype(np.float32)
         places = slice(2, 2 + self._settings.policy_candidates)
-        noise[2:3] = 0.0
-        proposed = policy.mean + policy.std * noise[places]
-        actions[places] = np.clip(proposed, self._lowest, self._highest)
+        actions[places] = self._clip(mean + std * drawn[places])
+        actions[2] = self._clip(mean)
 
-    def _lean(self, elites: _Pool, mean: Float32, spread: Float64) -> tuple[Float32, Float64]:
-        """The next mean and spread, (H, A) each, from the elites, the best of which is first."""
+    def _clip(self, actions: Float32) -> Float32:
+        # Not np.clip: of a zero and a minus zero it gives either one.
+        raised = np.where(actions < self._lowest, self._lowest, actions)
+        return np.where(raised > self._highest, self._highest, raised)
+
+    def _lean(self, elites: _Pool, mean: Float32, spread: Float32) -> tuple[Float32, Float32]:
+        """The next mean and spread, (H, A) each, from the elites, the best of which is first.
+
+        In float64, and from the first elite to the last: not `sum`, which compensates for
+        rounding from Python 3.12 on, nor numpy's, which adds in pairs.
+        """
+        costs = elites.cost.tolist()
+        weights = [1.0] * len(costs)
         if self._settings.kind == "mppi":
-            weight = np.exp((elites.cost[0] - elites.cost) / self._settings.temperature)
-        else:
-            weight = np.ones(len(elites.cost))
-        weight = (weight / weight.sum())[:, None, None]
-        center = (weight * elites.actions).sum(axis=0)
-        width = np.sqrt((weight * (elites.actions - center) ** 2).sum(axis=0))
+            # float32: on the last bit of a float64 machines' libraries do not agree.
+            worse = [(costs[0] - cost) / self._settings.temperature for cost in costs]
+            weights = [float(np.float32(math.exp(exponent))) for exponent in worse]
+        total = 0.0
+        for weight in weights:
+            total += weight
+        shares = [weight / total for weight in weights]
+        rows = elites.actions.astype(np.float64)
+        center, variance = np.zeros(mean.shape), np.zeros(mean.shape)
+        for share, row in zip(shares, rows, strict=True):
+            center += share * row
+        for share, row in zip(shares, rows, strict=True):
+            variance += share * np.square(row - center)
         old = self._settings.momentum
-        width = np.maximum(old * spread + (1 - old) * width, SPREAD_FLOOR * self._full_spread)
-        return (old * mean + (1 - old) * center).astype(np.float32), width
+        width = old * spread.astype(np.float64) + (1 - old) * np.sqrt(variance)
+        width = np.where(width < self._least_spread, self._least_spread, width)
+        center = old * mean.astype(np.float64) + (1 - old) * center
+        return center.astype(np.float32), width.astype(np.float32)
 
 
-def make_planner(settings: PlannerSettings, axes: Sequence[Axis]) -> Planner:
+def make_planner(
+    settings: PlannerSettings, axes: Sequence[Axis], *, native: bool | None = None
+) -> Planner:
     """A planner for `axes`, in this order.
 
+    native: True the compiled loop, False the Python one, None the compiled one if there is one.
+
     Raises:
-        UsageError: a setting is out of its range; the message names it.
+        UsageError: a setting is out of its range, the message names it; or `native` is True and
+            edge-wm was not compiled.
     """
     s = settings
     for name, wrong, expected in (
@@ -311,7 +490,12 @@ def make_planner(settings: PlannerSettings, axes: Sequence[Axis]) -> Planner:
                 f"planner settings: {name} must be {expected}, it is {getattr(s, name)}; "
                 "correct the manifest's planner section or the run's settings"
             )
-    return Planner(settings, axes)
+    if native and not NATIVE:
+        raise UsageError(
+            "make_planner: native=True needs edge_wm._native, which is not compiled for this "
+            "Python; compile it (make), or leave `native` out"
+        )
+    return Planner(settings, axes, native=NATIVE if native is None else native)
 
 
 def _bounds(axis: Axis) -> tuple[float, float]:
@@ -323,33 +507,12 @@ def _bounds(axis: Axis) -> tuple[float, float]:
     return axis.velocity_min, axis.velocity_max
 
 
-def _judge(actions: Float32, outcome: Rollout) -> _Pool:
+def _judge(actions: Float32, cost: Float32, infeasible: Bool) -> _Pool:
     """The candidates with what they cost; NaN and infinity of either sign never win."""
-    cost = outcome.cost.astype(np.float64)
-    cost[outcome.infeasible | ~np.isfinite(cost)] = inf
-    return _Pool(actions, cost, dict(outcome.terms))
+    return _Pool(actions, np.where(infeasible | ~np.isfinite(cost), np.float32(inf), cost))
 
 
 def _best(pool: _Pool, count: int) -> _Pool:
     """At most `count` feasible candidates, the cheapest first; of equals the earlier one."""
     order = np.argsort(pool.cost, kind="stable")[:count]
     return pool.pick(order[np.isfinite(pool.cost[order])])
-
-
-def _colored(white: Float64, beta: float) -> Float64:
-    """Noise along the last axis with a power spectrum of 1 / f^beta and variance 1.
-
-    Timmer and Koenig 1995, "On generating power law noise": the amplitude of frequency f is
-    scaled by f^(-beta / 2), here also of f = 0, as if it were the lowest one. Such noise is
-    periodic, so twice the horizon is drawn and half of it used: else the last action would be
-    about the first one again, which cost 0.1 of 6.5 on a unicycle among pillars (2026-11-22).
-
-    white: (K, A, 2 H), standard normal. Gives (K, A, H).
-    """
-    length = white.shape[-1]
-    if beta == 0.0:
-        return white[..., : length // 2]
-    scale = np.maximum(np.fft.rfftfreq(length), 1.0 / length) ** (-0.5 * beta)
-    both_sides = np.concatenate((scale, scale[1:-1]))
-    scale = scale / np.sqrt(np.mean(both_sides**2))
-    return np.fft.irfft(np.fft.rfft(white) * scale, n=length)[..., : length // 2]

@@ -25,15 +25,15 @@ Not thread-safe: one WorldModel belongs to one plan tick.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edge_wm.backends import BACKENDS, Graph, choose, load_graph, native_rollout
 from edge_wm.backends.probe import probe
-from edge_wm.backends.reference import require_reference, warm_up
+from edge_wm.backends.reference import cases_for, require_reference, warm_up
 from edge_wm.bundle import Bundle, check_fit
 from edge_wm.bundle.manifest import ROLLED_OUT, Function, Input, Manifest
 from edge_wm.bundle.structure import largest_batch
@@ -57,6 +57,9 @@ from edge_wm.types import (
     PoseGoal,
     Rollout,
 )
+
+if TYPE_CHECKING:
+    from edge_wm.planner import Imagination
 
 # What the noise of a call is for; part of the generator's key, so that no two share numbers.
 _UPDATE, _ADVANCE, _ROLLOUT, _POLICY = range(4)
@@ -96,7 +99,8 @@ class WorldModel:
                 blob, function, chosen[name], name=name, threads=threads
             )
             warm_up(function, self._graphs[name], largest_batch(manifest, name))
-        require_reference(bundle, self._functions, manifest.reference, self._graphs)
+        cases = cases_for(manifest.reference, chosen)
+        require_reference(bundle, self._functions, cases, self._graphs)
         self._native = native_rollout(manifest, self._graphs, threads)
         # function -> library and version that runs it, for the recording's header.
         self.backends: dict[str, str] = {name: g.backend for name, g in self._graphs.items()}
@@ -293,6 +297,30 @@ class WorldModel:
         if keep_beliefs:
             beliefs = {n: np.ascontiguousarray(v.swapaxes(0, 1)) for n, v in path.items()}
         return Rollout(cost, infeasible, terms, beliefs)
+
+    def imagination(self, belief: Belief, goal: Goal) -> Imagination | None:
+        """The rollout from `belief` to `goal` for the planner's compiled loop.
+
+        It holds until the next call of it or of `rollout`. None where a function does not run
+        natively, or reads noise.
+
+        Raises:
+            UsageError: a goal that `check_goal` refuses.
+        """
+        if self._native is None:
+            return None
+        self._native.prepare(
+            belief.tensors,
+            self._goal_tensors(goal),
+            dt=float(self._dt(self.manifest.step_ns * 1e-9)),
+            weights=self._weights,
+        )
+        compiled: Imagination | None = self._native.imagination()
+        return compiled
+
+    def term_names(self, goal: Goal) -> Sequence[str]:
+        """The cost terms in the order in which `imagination` gives them."""
+        return [] if self._native is None else self._native.terms
 
     def _imagine(self, belief: Belief, actions: Float32, seed: int) -> dict[str, Array]:
         """The beliefs that K action sequences lead through: name -> (steps + 1, K, ...).

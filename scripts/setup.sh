@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Sets this checkout up: scripts/setup.sh run | test | tflite | arm | bench-arm
+# Sets this checkout up: scripts/setup.sh run | test | bench | tflite | arm | bench-arm
 #
 #   run        .venv with what `edge-wm run` needs, and the compiled module
 #   test       the same, and what the suite needs
+#   bench      the same, and the other engines that `make bench` compares with
 #   tflite     .venv-tflite: tflite-runtime 2.14, which needs Python 3.10 or 3.11 and numpy < 2
 #   arm        a compiler and an emulator for 64-bit ARM; part of `test`
 #   bench-arm  the same, and llvm-mca
@@ -129,7 +130,7 @@ build_native() {
     cmake --install "$build" --prefix . >/dev/null
 }
 
-# ---- the three set-ups ------------------------------------------------------------------
+# ---- the four set-ups ------------------------------------------------------------------
 set_up_venv() {  # EXTRAS
     install_missing
     if ! works .venv; then
@@ -159,8 +160,9 @@ flock 9
 case "${1:-}" in
     run) set_up_venv run ;;
     test) set_up_venv run,litert,dev; install_arm_tools ;;
+    bench) set_up_venv run,litert,dev,bench ;;
     tflite) set_up_tflite ;;
     arm) install_arm_tools ;;
     bench-arm) install_arm_tools llvm-mca ;;
-    *) fail "usage: scripts/setup.sh run | test | tflite | arm | bench-arm" ;;
+    *) fail "usage: scripts/setup.sh run | test | bench | tflite | arm | bench-arm" ;;
 esac

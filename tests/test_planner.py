@@ -1,15 +1,22 @@
-"""Tests edge_wm.planner: known optima, obstacles, bounds, budgets, warm start, repeatability."""
+"""Tests edge_wm.planner: known optima, obstacles, bounds, budgets, warm start, repeatability; and
+the compiled loop against the Python one, which is its definition."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from math import inf, nan
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edge_wm import noise
 from edge_wm import planner as room
 from edge_wm.errors import UsageError
 from edge_wm.planner import (
@@ -28,6 +35,8 @@ STEP_NS = 150_000_000
 PLAN_NS = 50_000_000
 GOAL = PoseGoal(0.0, 0.0)
 PLENTY = 10**6
+GOLDEN_SEEDS = [8043865396265286811, 8987089732574906834, 1258741471022608062]
+GOLDEN_BATCH = 0x93DB404C
 
 DEFAULTS = PlannerSettings(
     kind="mppi",
@@ -40,6 +49,15 @@ DEFAULTS = PlannerSettings(
     temperature=0.05,
     noise_beta=2.0,
 )
+
+
+needs_native = pytest.mark.skipif(not room.NATIVE, reason="edge_wm._native is not compiled")
+
+
+@pytest.fixture(autouse=True, params=["python", pytest.param("compiled", marks=needs_native)])
+def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test of this file, with each of the two loops."""
+    monkeypatch.setattr(room, "NATIVE", request.param == "compiled")
 
 
 def axis(name: str, kind: str = "velocity", most: float = 1.0) -> Axis:
@@ -134,14 +152,23 @@ def riccati(horizon: int) -> tuple[list[np.ndarray], np.ndarray]:
 def test_it_finds_the_optimum_of_the_linear_quadratic_problem(
     within: float, changes: dict[str, object]
 ) -> None:
-    push = axis("push", most=10.0)
-    planner = planner_of((push,), iterations=30, noise_std=(1.0,), **changes)
-    x = np.array([1.0, -0.4])
-    proposal = plan(planner, double_integrator, here=belief(x=x))
+    """The median of ten seeds: one may be unlucky (of MPPI's, one in ten is off by 1.8 %)."""
+    push, x = axis("push", most=10.0), np.array([1.0, -0.4])
+    proposals = [
+        plan(
+            planner_of((push,), seed, iterations=30, noise_std=(1.0,), **changes),
+            double_integrator,
+            here=belief(x=x),
+        )
+        for seed in range(10)
+    ]
     gains, to_go = riccati(12)
     optimum = x @ to_go @ x
-    assert optimum * (1 - 1e-6) <= proposal.cost <= optimum * within
-    assert proposal.actions[0] == pytest.approx(-gains[0] @ x, abs=0.25)
+    costs = [proposal.cost for proposal in proposals]
+    assert optimum * (1 - 1e-6) <= min(costs)
+    assert np.median(costs) <= optimum * within
+    first = np.median([proposal.actions[0] for proposal in proposals])
+    assert first == pytest.approx((-gains[0] @ x)[0], abs=0.25)
 
 
 def test_planning_again_and_again_drives_the_double_integrator_to_rest() -> None:
@@ -485,29 +512,22 @@ def test_every_plan_has_a_seed_of_its_own_and_its_iterations_share_it() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_the_first_random_numbers_are_those_of_philox() -> None:
-    """Golden: Philox 4x64 with key (seed, plan) from its definition, so other machines agree."""
+def test_the_first_random_numbers_are_the_same_everywhere() -> None:
+    """Golden: made on x86-64 by the Python loop; tests/test_noise.py says what they are made of."""
     seeds: list[int] = []
+    batches: list[Float32] = []
 
     def rollout(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
         seeds.append(seed)
+        batches.append(actions)
         return Rollout(np.zeros(len(actions), np.float32), np.zeros(len(actions), bool))
 
     planner = planner_of(seed=42, iterations=1)
     for plans in range(3):
         plan(planner, rollout)
-        assert seeds[-1] == philox_4x64(counter=1, key=(42, plans)) >> 1
-
-
-def philox_4x64(counter: int, key: tuple[int, int]) -> int:
-    """The first word of a block (Salmon et al. 2011, "Parallel random numbers")."""
-    mask = 2**64 - 1
-    x, k = [counter, 0, 0, 0], list(key)
-    for _ in range(10):
-        a, b = x[0] * 0xD2E7470EE14C6C93, x[2] * 0xCA5A826395121157
-        x = [(b >> 64) ^ x[1] ^ k[0], b & mask, (a >> 64) ^ x[3] ^ k[1], a & mask]
-        k = [(k[0] + 0x9E3779B97F4A7C15) & mask, (k[1] + 0xBB67AE8584CAA73B) & mask]
-    return x[0]
+        assert seeds[-1] == noise.rollout_seed(42, plans)
+    assert seeds == GOLDEN_SEEDS
+    assert zlib.crc32(batches[0].astype("<f4").tobytes()) == GOLDEN_BATCH
 
 
 def test_the_order_in_which_candidates_are_rolled_out_does_not_matter() -> None:
@@ -598,33 +618,6 @@ def test_reset_forgets_the_last_answer() -> None:
 
 
 # ---- noise --------------------------------------------------------------------------------
-@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0, 2.0, 3.0, 4.0])
-@pytest.mark.parametrize("horizon", [1, 2, 5, 12])
-def test_noise_has_variance_one_at_every_step(beta: float, horizon: int) -> None:
-    white = np.random.default_rng(0).standard_normal((20_000, 1, 2 * horizon))
-    noise = room._colored(white, beta)
-    assert noise.shape == (20_000, 1, horizon)
-    assert noise.var(axis=0) == pytest.approx(1.0, abs=0.05)
-    assert noise.mean(axis=0) == pytest.approx(0.0, abs=0.05)
-
-
-@pytest.mark.parametrize("beta", [0.0, 1.0, 2.0])
-def test_the_noise_s_power_falls_with_frequency_as_beta_says(beta: float) -> None:
-    """The autocorrelation is that of the spectrum: a sum of cosines, worked out term by term."""
-    length = 64
-    frequencies = [max(min(k, length - k), 1) / length for k in range(length)]
-    power = np.array([f**-beta for f in frequencies])
-    lags = np.arange(8)
-    expected = [
-        np.sum(power * np.cos(2 * np.pi * np.arange(length) * lag / length)) / power.sum()
-        for lag in lags
-    ]
-    white = np.random.default_rng(0).standard_normal((20_000, 1, length))
-    noise = room._colored(white, beta)[:, 0]
-    found = [np.mean(noise[:, 3] * noise[:, 3 + lag]) for lag in lags]
-    assert found == pytest.approx(expected, abs=0.04)
-
-
 def test_axes_do_not_share_their_noise() -> None:
     batches: list[Float32] = []
 
@@ -651,8 +644,8 @@ def test_the_next_mean_and_spread_are_those_of_the_weighted_elites(
 ) -> None:
     planner = planner_of(horizon=1, elites=3, noise_std=(0.1, 5.0), **changes)
     actions = np.float32([[[0.1, 0.2]], [[-0.3, 0.4]], [[0.5, 0.9]]])
-    elites = room._Pool(actions, np.array([1.0, 2.0, 4.0]), {})
-    old_mean, old_spread = np.float32([[0.5, 0.5]]), np.array([[0.1, 5.0]])
+    elites = room._Pool(actions, np.float32([1.0, 2.0, 4.0]))
+    old_mean, old_spread = np.float32([[0.5, 0.5]]), np.float32([[0.1, 5.0]])
     mean, spread = planner._lean(elites, old_mean, old_spread)
     share = float(changes.get("momentum", 0.0))
     for a in range(2):
@@ -662,6 +655,251 @@ def test_the_next_mean_and_spread_are_those_of_the_weighted_elites(
         width = max(share * old_spread[0, a] + (1 - share) * width, 0.1 * (0.1, 5.0)[a])
         assert mean[0, a] == pytest.approx(share * 0.5 + (1 - share) * center, rel=1e-6)
         assert spread[0, a] == pytest.approx(width, rel=1e-6)
+
+
+# ---- the compiled loop, and the Python one that defines it --------------------------------
+def bits(proposal: Proposal) -> tuple[object, ...]:
+    """All that a proposal says, arrays and floats as bytes: a minus zero is not a zero."""
+    floats = (proposal.cost, *proposal.terms.values())
+    return (
+        proposal.actions.dtype,
+        proposal.actions.shape,
+        proposal.actions.tobytes(),
+        np.array(floats).tobytes(),
+        replace(proposal, actions=None, cost=None, terms=tuple(proposal.terms)),
+    )
+
+
+def rough(generator: np.random.Generator, A: int) -> tuple[Callable[..., Rollout], list[Float32]]:
+    """A rollout whose costs have ties, NaN, infinities, minus zeros and infeasible candidates."""
+    coarse = generator.choice([0.0, 0.05, 1.0])
+    broken, refused = generator.choice([0.0, 0.2, 0.98], 2)
+    target = generator.uniform(-1.2, 1.2, A)
+    spoils = np.random.default_rng(int(generator.integers(2**32)))
+    batches: list[Float32] = []
+
+    def rollout(belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+        batches.append(actions)
+        cost = ((actions - target) ** 2).mean(axis=(1, 2)).astype(np.float32)
+        if coarse:
+            cost = np.float32(coarse) * np.round(cost / np.float32(coarse)) - np.float32(0.0)
+            cost[cost == 0] = spoils.choice([0.0, -0.0], int((cost == 0).sum()))
+        spoiled = spoils.random(len(cost)) < broken
+        cost[spoiled] = spoils.choice([nan, inf, -inf], int(spoiled.sum()))
+        infeasible = spoils.random(len(cost)) < refused
+        terms = {"off": np.abs(actions).sum(axis=(1, 2)), "cost": cost}
+        return Rollout(cost, infeasible, terms)
+
+    return rollout, batches
+
+
+def random_settings(generator: np.random.Generator) -> tuple[PlannerSettings, tuple[Axis, ...]]:
+    K, A = int(generator.choice([2, 3, 15, 16, 17, 64, 300])), int(generator.integers(1, 8))
+    kinds = generator.choice(["velocity", "position", "effort"], A)
+    axes = tuple(
+        axis(f"a{i}", kind, float(generator.choice([0.0, 0.2, 1.0, inf])))
+        for i, kind in enumerate(kinds)
+    )
+    settings = PlannerSettings(
+        kind=generator.choice(["mppi", "cem"]),
+        horizon=int(generator.choice([1, 2, 3, 12, 30])),
+        step_ns=STEP_NS,
+        candidates=K,
+        iterations=int(generator.integers(1, 5)),
+        elites=int(generator.integers(1, K + 1)),
+        noise_std=tuple(generator.uniform(0.01, 2.0, A).tolist()),
+        temperature=float(10 ** generator.uniform(-6, 3)),
+        noise_beta=float(generator.choice([0.0, 0.7, 2.0, 4.0])),
+        momentum=float(generator.choice([0.0, 0.1, 0.9])),
+        policy_candidates=int(generator.integers(0, K - 1)),
+    )
+    return settings, axes
+
+
+only_compiled = pytest.mark.parametrize(
+    "loop", [pytest.param("compiled", marks=needs_native)], indirect=True
+)
+
+
+@only_compiled
+@pytest.mark.parametrize("case", range(150))
+def test_both_loops_give_the_same_bits(case: int) -> None:
+    """Random settings and calls: every candidate that is rolled out, and every proposal."""
+    settings, axes = random_settings(np.random.default_rng(case))
+    told = []
+    for native in (False, True):
+        generator = np.random.default_rng(1000 + case)
+        planner = make_planner(settings, axes, native=native)
+        assert planner.native is native
+        planner.reset(int(generator.integers(2**64, dtype=np.uint64)))
+        rollout, batches = rough(generator, len(axes))
+        names = tuple(a.name for a in axes)
+        proposals = []
+        for k in range(5):
+            where = generator.uniform(-1, 1, (1, len(axes)))
+            planner.commit(Motion(names, np.array([0]), where, np.zeros_like(where)))
+            policy = PolicyProposal(
+                generator.normal(size=(settings.horizon, len(axes))).astype(np.float32),
+                generator.random((settings.horizon, len(axes)), np.float32),
+            )
+            proposals.append(
+                plan(
+                    planner,
+                    rollout,
+                    at_ns=k * int(generator.choice([0, 50, 150, 400])) * 10**6,
+                    budget=CountBudget(int(generator.integers(0, 6))),
+                    policy=policy if generator.random() < 0.6 else None,
+                )
+            )
+        told.append(([bits(p) for p in proposals], [b.tobytes() for b in batches]))
+    assert told[0] == told[1]
+
+
+class Compiled:
+    """A `NativeRollout`: the squared distance to a target; infeasible above `wall` at first."""
+
+    def __init__(self, target: Float32, wall: float, passes: Callable | None = None) -> None:
+        from edge_wm import _native
+
+        self.passes = passes
+        self.compiled = True
+        self.asked = 0
+        self._imagination = _native.DistanceImagination(target, wall)
+
+    def native(self, belief: Belief, goal: object) -> object:
+        return self._imagination if self.compiled else None
+
+    def term_names(self, goal: object) -> tuple[str, ...]:
+        return ("distance",)
+
+    def __call__(self, belief: Belief, actions: Float32, goal: object, seed: int) -> Rollout:
+        self.asked += 1
+        cost, infeasible, terms = self._imagination.imagine(actions, seed)
+        if self.passes is not None:
+            infeasible = infeasible | ~self.passes(actions)
+        return Rollout(cost, infeasible, {"distance": terms[0]})
+
+
+@only_compiled
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("wall", [9.0, 0.3, -9.0])
+def test_a_compiled_rollout_gives_the_same_bits_without_entering_python(
+    masked: bool, wall: float
+) -> None:
+    target = np.random.default_rng(4).uniform(-0.8, 0.8, (12, 2)).astype(np.float32)
+
+    def passes(actions: Float32) -> np.ndarray:
+        return actions[:, 1, 1] > -0.2
+
+    told, asked = [], []
+    for native, compiled in ((False, True), (True, False), (True, True)):
+        rollout = Compiled(target, wall, passes if masked else None)
+        rollout.compiled = compiled
+        planner = make_planner(replace(DEFAULTS, iterations=4), AXES, native=native)
+        told.append([bits(plan(planner, rollout, at_ns=k * PLAN_NS)) for k in range(6)])
+        asked.append(rollout.asked)
+    assert told[0] == told[1] == told[2]
+    assert asked == [24, 24, 0]
+
+
+@pytest.mark.parametrize("where", ["rollout", "budget", "mask"])
+def test_what_is_thrown_within_a_plan_comes_out_of_it_and_the_next_plan_is_fine(where) -> None:
+    def broken(*_: object) -> bool:
+        raise ZeroDivisionError(f"in the {where}")
+
+    class Budget:
+        more = broken
+
+    planner = planner_of()
+    fine = distance_to(np.array([0.1, 0.1]))
+    rollout, budget = {
+        "rollout": (broken, CountBudget(9)),
+        "budget": (fine, Budget()),
+        "mask": (lambda *_: broken(), CountBudget(9)),
+    }[where]
+    if where == "mask" and room.NATIVE:
+        rollout = Compiled(np.zeros((12, 2), np.float32), 9.0, broken)
+    with pytest.raises(ZeroDivisionError, match=f"^in the {where}$"):
+        plan(planner, rollout, budget=budget)
+    assert plan(planner, fine).reason is None
+
+
+@only_compiled
+@pytest.mark.parametrize("where", ["costs", "mask"])
+def test_an_answer_for_too_few_candidates_is_refused(where) -> None:
+    few = np.zeros(5, np.float32)
+    rollout, message = {
+        "costs": (
+            lambda *_: Rollout(few, np.zeros(5, bool)),
+            "the rollout must give a cost and an infeasible for each of 128 candidates, "
+            "got 5 and 5",
+        ),
+        "mask": (
+            Compiled(np.zeros((12, 2), np.float32), 9.0, lambda actions: few == 0),
+            "passes must answer for each of 128 candidates, got 5",
+        ),
+    }[where]
+    with pytest.raises(ValueError, match=f"^planner: {message}$"):
+        plan(planner_of(), rollout)
+
+
+@only_compiled
+def test_an_imagination_for_another_horizon_is_refused() -> None:
+    other = Compiled(np.zeros((11, 2), np.float32), 9.0)
+    message = (
+        "planner: the imagination reads 22 numbers a candidate (H * A), but candidates have 24; "
+        "plan with the model's own horizon"
+    )
+    with pytest.raises(ValueError, match=r"^planner: the imagination reads") as refused:
+        plan(planner_of(), other)
+    assert str(refused.value) == message
+    with pytest.raises(ValueError, match=r"^planner: the imagination reads"):
+        other._imagination.imagine(np.zeros((3, 12, 2), np.float32), 0)
+
+
+@only_compiled
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_no_plan_but_the_first_allocates(tmp_path: Path) -> None:
+    here = Path(__file__).resolve().parent
+    sources = [here / "planner_allocations.cpp", *(here.parent / "cpp" / "planner").glob("*.cpp")]
+    program = tmp_path / "allocations"
+    subprocess.run(["c++", "-std=c++17", "-O1", *map(str, sources), "-o", program], check=True)
+    done = subprocess.run([program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_without_the_compiled_module_the_python_loop_plans() -> None:
+    program = (
+        "import sys; sys.modules['edge_wm._native'] = None\n"
+        "import test_planner as t\n"
+        "import numpy as np\n"
+        "planner = t.planner_of()\n"
+        "assert not planner.native\n"
+        "print(t.plan(planner, t.distance_to(np.zeros(2))).actions.tobytes().hex())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).resolve().parent,
+    )
+    here = plan(planner_of(), distance_to(np.zeros(2))).actions
+    assert done.stdout.strip() == here.tobytes().hex()
+
+
+def test_a_planner_can_be_asked_to_run_in_python_or_compiled() -> None:
+    assert make_planner(DEFAULTS, AXES).native is room.NATIVE
+    assert make_planner(DEFAULTS, AXES, native=False).native is False
+    if room.NATIVE:
+        assert make_planner(DEFAULTS, AXES, native=True).native is True
+        return
+    with pytest.raises(UsageError) as refused:
+        make_planner(DEFAULTS, AXES, native=True)
+    assert str(refused.value) == (
+        "make_planner: native=True needs edge_wm._native, which is not compiled for this Python; "
+        "compile it (make), or leave `native` out"
+    )
 
 
 # ---- settings -----------------------------------------------------------------------------

@@ -10,11 +10,12 @@ from driving import WORLD, Events, cockpit, drive, job, rover
 
 from edge_wm.evaluation import StraightDriver
 from edge_wm.modes import Mode
+from edge_wm.planner import CountBudget, PlannerSettings, make_planner
 from edge_wm.reasons import Reason
 from edge_wm.recording import Activate, PlanBegin, PlanEnd, Step
-from edge_wm.runtime import RunSettings, Runtime, Thought
+from edge_wm.runtime import Permitted, RunSettings, Runtime, Thought
 from edge_wm.simulation import RoverSimulation
-from edge_wm.types import Sample
+from edge_wm.types import Belief, PoseGoal, Rollout, Sample
 
 STREAMS = ("camera", "odometry")
 STEP_NS = 150_000_000
@@ -194,3 +195,71 @@ def test_the_journal_holds_every_tick_in_order():
     assert ends == ticks[: len(ends)]
     times = [event.now_ns for event in journal.of(Step)]
     assert (np.diff(times) == rover().setpoint_period_ns).all()
+
+
+# ---- the rollout that the planner is handed ------------------------------------------------
+class DistanceModel:
+    """Stands in for a world model that is compiled: the squared distance to 0.5."""
+
+    def __init__(self) -> None:
+        native = pytest.importorskip("edge_wm._native")
+        self.compiled = native.DistanceImagination(np.full((6, 2), 0.5, np.float32), 9.0)
+        self.asked = 0
+
+    def imagination(self, belief, goal):
+        return self.compiled
+
+    def term_names(self, goal):
+        return ("distance",)
+
+    def rollout(self, belief, actions, goal, seed):
+        self.asked += 1
+        cost, infeasible, terms = self.compiled.imagine(actions, seed)
+        return Rollout(cost, infeasible, {"distance": terms[0]})
+
+
+def plan_with(rollout, native: bool):
+    settings = PlannerSettings("mppi", 6, STEP_NS, 64, 3, 16, (0.3, 0.3), 0.05, 2.0)
+    planner = make_planner(settings, rover().axes, native=native)
+    return planner.propose(Belief(0, {}), PoseGoal(1, 0), rollout, CountBudget(9), stamp_ns=0)
+
+
+def test_a_compiled_model_and_the_guard_s_foresight_plan_together_without_a_python_rollout():
+    model, seen = DistanceModel(), []
+
+    def passes(actions):
+        seen.append(actions)
+        return actions[:, 0, 0] < 0.2
+
+    rollout = Permitted(model.rollout, model, passes)
+    compiled, plain = plan_with(rollout, True), plan_with(rollout, False)
+    assert model.asked == 3  # by the Python loop alone
+    assert len(seen) == 6
+    assert compiled.actions.tobytes() == plain.actions.tobytes()
+    assert replace(compiled, actions=None) == replace(plain, actions=None)
+    assert compiled.actions[0, 0] < 0.2
+    assert compiled.infeasible > 0
+    assert compiled.terms == {"distance": compiled.cost}
+
+
+def test_a_driver_s_own_rollout_is_not_passed_by():
+    model = DistanceModel()
+
+    def elsewhere(belief, actions, goal, seed):
+        cost = np.square(actions + 0.4).sum(axis=(1, 2))
+        return Rollout(cost, np.zeros(len(cost), bool))
+
+    for native in (False, True):
+        found = plan_with(Permitted(elsewhere, model), native)
+        assert found.actions.mean() < 0.0
+    assert model.asked == 0
+
+
+def test_a_model_that_is_not_compiled_imagines_in_python():
+    model = DistanceModel()
+    model.imagination = None
+    assert plan_with(Permitted(model.rollout, model), True).terms.keys() == {"distance"}
+    assert model.asked == 3
+    model.imagination = lambda belief, goal: None  # a goal or a backend that it cannot serve
+    plan_with(Permitted(model.rollout, model), True)
+    assert model.asked == 6

@@ -1,4 +1,4 @@
-// edge_wm._native: the only pybind11 code. It takes arrays without conversion, releases the GIL
+// edge_wm._native, and with the files beside it the only pybind11 code. It takes arrays without conversion, releases the GIL
 // and calls a kernel; what the arrays must be is checked and explained in Python before.
 //
 // `array_t<T, c_style>` with noconvert() is the one form that neither copies nor lies: without
@@ -10,7 +10,7 @@
 #include <stdexcept>
 
 #include "../kernels/nonfinite.h"
-#include "bindings.h"
+#include "bind.h"
 
 namespace py = pybind11;
 
@@ -36,7 +36,8 @@ py::array_t<bool> nonfinite_rows(const py::array_t<float, py::array::c_style> &v
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-    module.doc() = "Compiled kernels of edge-wm; edge_wm.numbers is the door to them.";
-    edge_wm::bind_program(module);
+    module.doc() = "The compiled part of edge-wm; edge_wm.numbers and edge_wm.planner open it.";
     module.def("nonfinite_rows", &nonfinite_rows, py::arg("values").noconvert());
+    bind_planner(module);
+    bind_program(module);  // its Rollout is one of the planner's imaginations
 }

@@ -1,8 +1,6 @@
 // Step programs and rollouts for Python. edge_wm/backends/native.py checks and explains; what
 // arrives here is right, but for shapes of arrays, which are checked once more because a wrong
 // one would read foreign memory.
-#include "bindings.h"
-
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -15,8 +13,10 @@
 #include <string>
 
 #include "../kernels/cpu.h"
+#include "../planner/imagination.h"
 #include "../program/program.h"
 #include "../rollout/rollout.h"
+#include "bind.h"
 
 namespace py = pybind11;
 
@@ -247,10 +247,12 @@ Wired wired_of(const py::object &from) {
     return made;
 }
 
-class PyRollout {
+class PyRollout final : public planner::Imagination {
   public:
-    explicit PyRollout(RolloutSpec spec, Sizes goal_widths)
-        : rollout_(std::move(spec)), weights_(rollout_.spec().terms + 1, 1.0f) {
+    PyRollout(RolloutSpec spec, const Sizes &goal_widths, std::size_t horizon)
+        : rollout_(std::move(spec)),
+          weights_(rollout_.spec().terms + 1, 1.0f),
+          horizon_(horizon) {
         for (const std::size_t width : rollout_.spec().belief) belief_.emplace_back(width, 1);
         for (const std::size_t width : goal_widths) goals_.emplace_back(width, 1);
         for (const Spaced &one : belief_) belief_at_.push_back(one.data());
@@ -313,6 +315,23 @@ class PyRollout {
         return py::make_tuple(cost, infeasible, sums, kept);
     }
 
+    // For the planner's loop: the prepared belief and goal, without Python. A model that reads noise
+    // is not asked so (edge_wm/backends/native.py).
+    bool imagine(const float *actions, std::size_t count, std::uint64_t, float *cost,
+                 std::uint8_t *infeasible, float *sums) override {
+        RolloutCall call = prepared();
+        call.actions = actions;
+        call.candidates = count;
+        call.steps = horizon_;
+        call.cost = cost;
+        call.infeasible = infeasible;
+        call.terms = sums;
+        rollout_.run(call);
+        return rollout_.spec().noise == 0;
+    }
+    std::size_t term_count() const override { return terms(); }
+    std::size_t action_size() const override { return horizon_ * rollout_.spec().action; }
+
     RolloutCall prepared() const {
         RolloutCall call{};
         call.belief = belief_at_.data();
@@ -332,6 +351,7 @@ class PyRollout {
     std::vector<const float *> belief_at_, goals_at_;
     float dt_ = 0.0f;
     std::vector<float> weights_;
+    std::size_t horizon_;  // steps of what the planner asks for
 };
 
 double thread_seconds() {
@@ -359,6 +379,9 @@ double int8_peak(const std::string &name, double milliseconds) {
 }
 
 }  // namespace
+}  // namespace edge_wm
+
+using namespace edge_wm;
 
 void bind_program(py::module_ &module) {
     module.def("kernels", [] {
@@ -376,12 +399,12 @@ void bind_program(py::module_ &module) {
              py::arg("tile"))
         .def("run", &Graph::run, py::arg("arrays"))
         .def_property_readonly("scratch_bytes", &Graph::scratch_bytes);
-    py::class_<PyRollout>(module, "Rollout")
+    py::class_<PyRollout, planner::Imagination>(module, "Rollout")
         .def(py::init([](const py::object &dynamics, const py::object &cost,
                          const py::object &constraint, const py::object &value, Sizes belief,
                          std::size_t terms, std::size_t action, std::vector<float> scale,
                          std::vector<float> offset, std::size_t noise, Sizes goals,
-                         std::size_t threads, std::size_t tile) {
+                         std::size_t horizon, std::size_t threads, std::size_t tile) {
                  RolloutSpec spec;
                  spec.dynamics = wired_of(dynamics);
                  spec.cost = wired_of(cost);
@@ -397,11 +420,11 @@ void bind_program(py::module_ &module) {
                  spec.goals = goals.size();
                  spec.threads = threads;
                  spec.tile = tile;
-                 return std::make_unique<PyRollout>(std::move(spec), std::move(goals));
+                 return std::make_unique<PyRollout>(std::move(spec), goals, horizon);
              }),
              py::arg("dynamics"), py::arg("cost"), py::arg("constraint"), py::arg("value"),
              py::arg("belief"), py::arg("terms"), py::arg("action"), py::arg("scale"),
-             py::arg("offset"), py::arg("noise"), py::arg("goals"), py::arg("threads") = 1,
+             py::arg("offset"), py::arg("noise"), py::arg("goals"), py::arg("horizon"), py::arg("threads") = 1,
              py::arg("tile") = 0)
         .def("prepare", &PyRollout::prepare, py::arg("belief"), py::arg("goals"), py::arg("dt"),
              py::arg("weights"))
@@ -410,5 +433,3 @@ void bind_program(py::module_ &module) {
         .def_property_readonly("scratch_bytes",
                                [](PyRollout &r) { return r.rollout().scratch_bytes(); });
 }
-
-}  // namespace edge_wm

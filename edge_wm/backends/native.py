@@ -94,6 +94,7 @@ class NativeGraph:
             }
             require_declared(name, [_AsFloat(spec) for spec in declared], found, kind)
         self.backend = f"native {chosen_kernels()}"
+        self._dtypes = {spec.tensor: spec.dtype for spec in function.outputs}
         self.packed = packed(program, chosen_kernels())
         self._graph: Any = _native.Graph(self.packed, TILE)
 
@@ -105,7 +106,9 @@ class NativeGraph:
             arrays.append(np.ascontiguousarray(value).reshape(rows, -1))
         outputs = self._graph.run(arrays)
         return {
-            port.tensor: value.reshape((len(value), *port.shape) if port.batched else port.shape)
+            port.tensor: value.reshape(
+                (len(value), *port.shape) if port.batched else port.shape
+            ).astype(self._dtypes.get(port.tensor, "float32"), copy=False)
             for port, value in zip(self.program.outputs, outputs, strict=True)
         }
 
@@ -159,6 +162,7 @@ class NativeRollout:
             for name in ("dynamics", "cost", "constraint", "value")
         }
         axes = manifest.needs.axes
+        self._noisy = self._noise_width(manifest) > 0
         self._rollout: Any = _native.Rollout(
             **wired,
             belief=[int(np.prod(t.shape, dtype=int)) for t in self.belief],
@@ -168,6 +172,7 @@ class NativeRollout:
             offset=[axis.offset for axis in axes],
             noise=self._noise_width(manifest),
             goals=[self._goal_width(manifest, source) for source in self.goals],
+            horizon=manifest.horizon,
             threads=threads,
             tile=tile,
         )
@@ -225,6 +230,10 @@ class NativeRollout:
             dt,
             [weights.get(name, 1.0) for name in self.terms],
         )
+
+    def imagination(self) -> Any:
+        """What the planner's compiled loop rolls out with, after `prepare`; None with noise."""
+        return None if self._noisy else self._rollout
 
     def _wired(self, manifest: Manifest, name: str, graphs: Mapping[str, object]) -> Any:
         if name not in manifest.functions:

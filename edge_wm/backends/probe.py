@@ -41,7 +41,7 @@ import msgspec
 import numpy as np
 
 from edge_wm.backends import BACKENDS, Graph, installed, load_graph
-from edge_wm.backends.reference import Blobs, require_case, warm_up
+from edge_wm.backends.reference import Blobs, cases_for, require_case, warm_up
 from edge_wm.errors import BackendError, ModelError, SystemTroubleError
 
 if TYPE_CHECKING:  # the child does without: importing it brings the cryptography
@@ -90,6 +90,7 @@ class _Case(msgspec.Struct, frozen=True):
     inputs: dict[str, str]
     outputs: dict[str, str]
     tolerance: float
+    formats: tuple[str, ...] = ()
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -175,7 +176,8 @@ def _request(bundle: Bundle, chosen: Mapping[str, str], threads: int) -> _Reques
     functions = msgspec.convert(
         msgspec.to_builtins(bundle.manifest.functions), dict[str, _Function]
     )
-    cases = msgspec.convert(msgspec.to_builtins(bundle.manifest.reference), tuple[_Case, ...])
+    held = cases_for(bundle.manifest.reference, chosen)
+    cases = msgspec.convert(msgspec.to_builtins(held), tuple[_Case, ...])
     digests = [functions[name].graphs[BACKENDS[backend]] for name, backend in chosen.items()]
     for case in cases:
         digests += [*case.inputs.values(), *case.outputs.values()]

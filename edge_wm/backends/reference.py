@@ -8,10 +8,11 @@ is quietly wrong (a broken int8 kernel, an emulator, a flipped bit) only by this
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
+from edge_wm.backends import BACKENDS
 from edge_wm.backends.graph import FunctionSpec, Graph, TensorSpec
 from edge_wm.errors import ModelError
 from edge_wm.types import Array
@@ -28,6 +29,11 @@ class Case(Protocol):
     def outputs(self) -> Mapping[str, str]: ...
     @property
     def tolerance(self) -> float: ...
+    @property
+    def formats(self) -> Sequence[str]: ...  # of graphs; none: all
+
+
+SomeCase = TypeVar("SomeCase", bound=Case)
 
 
 class Blobs(Protocol):
@@ -51,6 +57,18 @@ def require_reference(
     """
     for number, case in enumerate(cases):
         require_case(blobs, functions, case, number, graphs)
+
+
+def cases_for(cases: Sequence[SomeCase], chosen: Mapping[str, str]) -> tuple[SomeCase, ...]:
+    """The cases that hold for the graphs that are run. chosen: function -> backend.
+
+    An int8 program has cases of its own: it must give its own bits, not the float32 graph's.
+    """
+    return tuple(
+        case
+        for case in cases
+        if not case.formats or BACKENDS[chosen[case.function]] in case.formats
+    )
 
 
 def require_case(

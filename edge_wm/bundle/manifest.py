@@ -202,6 +202,7 @@ class ReferenceCase(_Part, frozen=True, kw_only=True):
     inputs: dict[TensorName, Digest]
     outputs: dict[TensorName, Digest]
     tolerance: float
+    formats: tuple[GraphKind, ...] = ()  # of the graphs that it holds for; none: for all
 
 
 class BlobEntry(_Part, frozen=True, kw_only=True):

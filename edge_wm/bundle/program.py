@@ -323,14 +323,15 @@ class Program:
     @property
     def work(self) -> int:
         """Multiply-adds of one candidate in dense layers and attention."""
-        return sum(map(_work, self.operations))
+        return sum(map(operation_work, self.operations))
 
     @property
     def constant_bytes(self) -> int:
         return sum(constant.nbytes for constant in self.constants)
 
 
-def _work(operation: Operation) -> int:
+def operation_work(operation: Operation) -> int:
+    """Multiply-adds of one candidate in one operation; elementwise arithmetic is not counted."""
     if isinstance(operation, Dense):
         return operation.tokens * operation.size * sum(s.size for s in operation.segments)
     if isinstance(operation, Attention):

@@ -31,6 +31,7 @@ from edge_wm.bundle import (
 from edge_wm.bundle.container import write_atomically
 from edge_wm.bundle.signatures import config_folder, public_key_text
 from edge_wm.cli.opening import BackendOption, JsonOption, TrustOption
+from edge_wm.cli.programs import print_programs
 from edge_wm.robot import find_robot, load_robot
 from edge_wm.types import Array
 
@@ -58,7 +59,12 @@ def build(
     signing = _signing_key(key)
     built = build_bundle(spec, out, signing, _run)
     if as_json:
-        result = {"path": str(out), "key_id": signing.key_id, "parity": dict(built.parity)}
+        result = {
+            "path": str(out),
+            "key_id": signing.key_id,
+            "parity": dict(built.parity),
+            "not_native": dict(built.not_native),
+        }
         typer.echo(json.dumps(result))
         return
     table = Table("graph", "largest error against its reference outputs", box=None)
@@ -66,14 +72,26 @@ def build(
         table.add_row(graph, f"{error:.2g}")
     console = Console(highlight=False)
     console.print(table)
+    for name, why in built.not_native.items():
+        typer.echo(f"{name} does not run on the native kernels: {why}", err=True)
     size = out.stat().st_size
     typer.echo(f"built {out} ({size:,} bytes), signed with {_key_words(key, signing)}")
 
 
 @app.command()
-def inspect(bundle: BundleArgument, trust: TrustOption = None, as_json: JsonOption = False) -> None:
+def inspect(
+    bundle: BundleArgument,
+    program: Annotated[
+        bool, typer.Option("--program", help="Show each function's step program and its cost.")
+    ] = False,
+    trust: TrustOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show what a bundle is and who signed it. Its signer may be unknown."""
     opened = examine_bundle(bundle, load_trust(trust or ()))
+    if program:
+        print_programs(opened, as_json=as_json)
+        return
     if as_json:
         typer.echo(json.dumps(_facts(opened) | {"manifest": msgspec.to_builtins(opened.manifest)}))
         return

@@ -90,11 +90,11 @@ def _padded(shape: Shape, rank: int) -> Shape:
 
 def _by_member(value: Array, lead: Shape, members: list[int], order: list[int]) -> Array:
     """(..., a, b) as (members, a, b)."""
-    full = value.reshape(*_padded(value.shape[:-2], len(lead)), *value.shape[-2:])
+    full: Array = value.reshape(*_padded(value.shape[:-2], len(lead)), *value.shape[-2:])
     sizes = [n if axis in members else 1 for axis, n in enumerate(lead)]
     full = np.broadcast_to(full, (*sizes, *value.shape[-2:]))
     full = full.transpose(*order, len(lead), len(lead) + 1)
-    return full.reshape(-1, *value.shape[-2:])
+    return np.reshape(full, (-1, *value.shape[-2:]))
 
 
 def _columns(b: Builder, index: int, weight: Array) -> list[tuple[Place, Array]]:
@@ -204,4 +204,4 @@ def _image(
     return out.moved(out.index.transpose(2, 0, 1))
 
 
-RULES: Mapping[str, Callable[[Builder], Any]] = {"Dense": dense, "Convolution": conv}
+RULES: Mapping[str, Callable[[Builder], Any]] = {"Dense": dense, "Conv": conv}

@@ -5,7 +5,7 @@ is replaced by one that does it all; what is then read by nobody is swept away. 
 not ask who else reads its parts.
 
 New operators that the rules know beside ONNX's: Activation, Norm, ScaledAttention and
-LargestOneHot here, Dense and Convolution in layers.py.
+LargestOneHot here, Dense in layers.py, LstmStep and GruStep in cells.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Bring layers with constant weights into one form each, and constants after them into them.
 
     MatMul, Gemm                   Dense: weights [(..., N, K)] of its inputs, names, bias (..., N)
-    Conv                           Convolution: weight, names, bias
+    Conv                           Conv: weight, names, bias as attributes
     LayerNormalization, RMS...     Norm: kind, axis, epsilon, weight, bias
     BatchNormalization             Mul and Add, which the layer before takes in
 
@@ -124,7 +124,7 @@ def _gemm(graph: Graph, node: Node) -> list[Node]:
 
 
 def _bias(value: Array, size: int) -> Array:
-    return np.broadcast_to(value.astype(np.float32).reshape(-1), (size,)).copy()
+    return np.array(np.broadcast_to(value.reshape(-1), (size,)), np.float32)
 
 
 def _convolution(graph: Graph, node: Node) -> Node:
@@ -133,7 +133,7 @@ def _convolution(graph: Graph, node: Node) -> Node:
         graph.refuse(node, "its weights must be constant")
     weight, *bias = (graph.constants[name].astype(np.float32) for name in names if name)
     settings = {"weight": weight, "names": names[:1], "bias": bias[0] if bias else None}
-    return Node("Convolution", node.name, node.inputs[:1], node.outputs, node.attributes | settings)
+    return Node("Conv", node.name, node.inputs[:1], node.outputs, node.attributes | settings)
 
 
 def _batch_norm(graph: Graph, node: Node) -> list[Node]:
@@ -198,7 +198,7 @@ def absorb(graph: Graph) -> bool:
     return False
 
 
-_TAKES = ("Dense", "Convolution", "Norm")
+_TAKES = ("Dense", "Conv", "Norm")
 
 
 def _with_constant(graph: Graph, layer: Node, node: Node, value: Array) -> Node | None:
@@ -224,7 +224,7 @@ def _with_constant(graph: Graph, layer: Node, node: Node, value: Array) -> Node 
         ):
             return None
         settings["weight" if scales else "bias"] = value.reshape(value.shape[axis:])
-    elif layer.op == "Convolution":
+    elif layer.op == "Conv":
         if value.size != max(1, value.shape[1]):
             return None
         each = np.broadcast_to(value.ravel(), (len(settings["weight"]),))

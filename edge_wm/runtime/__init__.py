@@ -25,10 +25,9 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -69,6 +68,9 @@ from edge_wm.types import (
     Verdict,
 )
 from edge_wm.world_model import WorldModel
+
+if TYPE_CHECKING:
+    from edge_wm.planner import Imagination
 
 GUARD_STREAM_TYPES = ("range_scan", "joint_state", "odometry")
 
@@ -114,6 +116,36 @@ class Driver(Protocol):
         """Propose actions for `request`, asking `budget` whether there is time for more."""
 
 
+@dataclass(frozen=True, slots=True)
+class Permitted:
+    """A driver's rollout, with what the guard would only brake for infeasible.
+
+    A `NativeRollout` (edge_wm/planner.py): the planner imagines in compiled code where the model
+    is compiled, and asks `passes` itself.
+    """
+
+    rollout: RolloutFunction
+    model: WorldModel
+    passes: Callable[[Float32], Bool] | None = None  # actions (K, H, A) -> (K,); None: all
+
+    def __call__(self, belief: Belief, actions: Float32, goal: Goal, seed: int) -> Rollout:
+        rollout = self.rollout(belief, actions, goal, seed)
+        if self.passes is None:
+            return rollout
+        infeasible = rollout.infeasible | ~self.passes(actions)
+        cost = np.where(infeasible, np.float32(np.inf), rollout.cost)
+        return replace(rollout, cost=cost, infeasible=infeasible)
+
+    def native(self, belief: Belief, goal: Goal) -> Imagination | None:
+        """The model's compiled rollout, if it has one and the driver has no other instead."""
+        if self.rollout != self.model.rollout:
+            return None
+        return self.model.imagination(belief, goal)
+
+    def term_names(self, goal: Goal) -> Sequence[str]:
+        return self.model.term_names(goal)
+
+
 class ModelDriver:
     """The world model and its planner: update, advance, propose."""
 
@@ -149,24 +181,13 @@ class ModelDriver:
         proposal = self.planner.propose(
             advanced,
             request.goal,
-            partial(self._permitted, request),
+            Permitted(self.rollout, self.model, request.passes if self._foresight else None),
             budget,
             stamp_ns=stamp_ns,
             policy=policy,
         )
         watch.lap("plan")
         return Thought(proposal, belief, advanced, watch.stages)
-
-    def _permitted(
-        self, request: PlanRequest, belief: Belief, actions: Float32, goal: Goal, seed: int
-    ) -> Rollout:
-        """The rollout, with what the guard would only brake for infeasible."""
-        rollout = self.rollout(belief, actions, goal, seed)
-        if request.passes is None or not self._foresight:
-            return rollout
-        infeasible = rollout.infeasible | ~request.passes(actions)
-        cost = np.where(infeasible, np.float32(np.inf), rollout.cost)
-        return replace(rollout, cost=cost, infeasible=infeasible)
 
     def imagine(self, request: PlanRequest, thought: Thought, images: int = 4) -> Prediction | None:
         """What the model thinks will come of its proposal, with decoded images, for people."""

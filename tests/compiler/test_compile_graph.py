@@ -209,12 +209,12 @@ REFUSED = {
     "a depthwise convolution": (
         (IMAGE, [node("Conv", "x w", "y", group=4)], {"y": ["K", 4, 4, 4]},
          {"w": np.ones((4, 1, 3, 3))}),
-        "'y': Convolution is not among the operations of step programs (4 groups)",
+        "'y': Conv is not among the operations of step programs (4 groups)",
     ),
     "a dilated convolution": (
         (IMAGE, [node("Conv", "x w", "y", dilations=[2, 2])], {"y": ["K", 4, 2, 2]},
          {"w": np.ones((4, 4, 3, 3))}),
-        "'y': Convolution is not among the operations of step programs (dilations [2, 2])",
+        "'y': Conv is not among the operations of step programs (dilations [2, 2])",
     ),
     "a transposed convolution": (
         (IMAGE, [node("ConvTranspose", "x w", "y")], {"y": ["K", 4, 8, 8]},

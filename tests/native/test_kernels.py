@@ -222,9 +222,8 @@ WAVES = ("sin", "cos")
 @pytest.mark.parametrize("kind", get_args(UnaryKind))
 def test_unary_functions(kind: Any) -> None:
     width = 300
-    program = program_of(
-        [width], [width], [Unary(kind=kind, tokens=1, size=width, out=Rows(register=1), x=Rows(register=0))]
-    )  # fmt: skip
+    operation = Unary(kind=kind, tokens=1, size=width, out=Rows(register=1), x=Rows(register=0))
+    program = program_of([width], [width], [operation])
     spread = np.concatenate(
         [random(150, scale=s) for s in (0.3, 3.0, 30.0)] + [SPECIAL, np.zeros(150 - len(SPECIAL))]
     ).astype(np.float32)
