@@ -50,6 +50,7 @@ struct DenseI8 {
     bool add;                  // out += instead of out =
     const float *bias;         // (n padded to kLanes,) or null; added last
     Function function;         // applied after the bias
+    std::size_t panel, panels; // which outputs: kLanes each, from `panel` on
 };
 
 struct DenseF32 {
@@ -63,6 +64,7 @@ struct DenseF32 {
     bool add;
     const float *bias;
     Function function;
+    std::size_t panel, panels;
 };
 
 struct Norm {

@@ -86,18 +86,9 @@ inline F16 sigmoid_of(F16 x) {
     return div(splat(1.0f), add(splat(1.0f), exp_of(negate(x))));
 }
 
-// tanh x = x + x^3 P(x^2) for |x| < 0.625 (Cephes' tanhf), 1 - 2 / (e^2x + 1) beyond.
+// tanh x = 1 - 2 / (e^2x + 1): to 1e-7 absolute, which is what a cell or a layer needs.
 inline F16 tanh_of(F16 x) {
-    const F16 square = mul(x, x);
-    F16 p = splat(-5.70498872745e-3f);
-    p = fma(p, square, splat(2.06390887954e-2f));
-    p = fma(p, square, splat(-5.37397155531e-2f));
-    p = fma(p, square, splat(1.33314422036e-1f));
-    p = fma(p, square, splat(-3.33332819422e-1f));
-    const F16 near = fma(mul(p, square), x, x);
-    const F16 e = exp_of(add(x, x));
-    const F16 far = sub(splat(1.0f), div(splat(2.0f), add(e, splat(1.0f))));
-    return select(less(absolute(x), splat(0.625f)), near, far);
+    return sub(splat(1.0f), div(splat(2.0f), add(exp_of(add(x, x)), splat(1.0f))));
 }
 
 // x tanh(softplus(x)) = x w / (w + 2) with e = e^x, w = e (e + 2); x itself above 20.
@@ -244,10 +235,11 @@ void quantize(const float *x, size_t x_stride, size_t rows, size_t count, void *
     }
 }
 
+#ifndef EDGE_WM_OWN_DENSE_I8
 void dense_i8(const k::DenseI8 &d) {
-    const size_t panels = k::padded(d.n) / kLanes;
-    for (size_t p = 0; p < panels; p += kPanelsI8) {
-        const size_t together = panels - p < kPanelsI8 ? panels - p : kPanelsI8;
+    const size_t end = d.panel + d.panels;
+    for (size_t p = d.panel; p < end; p += kPanelsI8) {
+        const size_t together = end - p < kPanelsI8 ? end - p : kPanelsI8;
         size_t r = 0;
         for (; r + kRowsI8 <= d.rows; r += kRowsI8) tile_i8<kRowsI8>(d, r, p, together);
         if constexpr (kRowsI8 > 4) {
@@ -257,10 +249,10 @@ void dense_i8(const k::DenseI8 &d) {
         if (r < d.rows) tile_i8<1>(d, r, p, together);
     }
 }
+#endif
 
 void dense_f32(const k::DenseF32 &d) {
-    const size_t panels = k::padded(d.n) / kLanes;
-    for (size_t p = 0; p < panels; ++p) {
+    for (size_t p = d.panel; p < d.panel + d.panels; ++p) {
         size_t r = 0;
         for (; r + kRowsF32 <= d.rows; r += kRowsF32) tile_f32<kRowsF32>(d, r, p);
         if constexpr (kRowsF32 > 4) {

@@ -144,6 +144,13 @@ Loops joined(const Loops &from, std::size_t operands) {
     return to;
 }
 
+// Some outputs of one segment of a dense layer.
+struct Slice {
+    std::size_t panel, panels;
+    bool first, last;  // whether the segment is the layer's first, and its last
+};
+
+constexpr std::size_t kTogether = 8;  // panels: 90 rows of 128 sums take 46 KB
 constexpr std::size_t kChunk = 256;  // numbers gathered at a time where they do not lie together
 
 }  // namespace
@@ -194,10 +201,16 @@ struct Machine::Parts {
     void run(std::size_t rows, int s) noexcept;
     void execute(const Op &op, const Loops &l, std::size_t rows, int s) noexcept;
     void dense(const Op &op, std::size_t rows, int s) noexcept;
-    void segment(const Op &op, const SegmentAt &segment, std::size_t rows, int s, bool first,
-                 bool last) noexcept;
-    void shared_segment(const Op &op, const SegmentAt &segment, std::size_t rows, int s,
-                        bool first) noexcept;
+    void dense_panels(const Op &op, std::size_t rows, int s, std::size_t panel,
+                      std::size_t panels) noexcept;
+    void segment(const Op &op, const SegmentAt &part, std::size_t rows, int s,
+                 const Slice &slice) noexcept;
+    void shared_segment(const Op &op, const SegmentAt &part, std::size_t rows, int s,
+                        const Slice &slice) noexcept;
+    const float *bias_of(const Op &op) const {
+        return op.bias < 0 ? nullptr
+                           : program.constants[static_cast<std::size_t>(op.bias)].floats.data();
+    }
     void elementwise(const Op &op, const Loops &l, std::size_t rows) noexcept;
     void line_of(const Op &op, const Loops &l, std::size_t axis, std::size_t n,
                  float *const p[4]) noexcept;
@@ -424,44 +437,38 @@ std::size_t inner_stride(const At &at, const Run &run, std::size_t rows, std::si
 
 }  // namespace
 
+// A layer of several segments goes through its outputs by kTogether panels, so that the sums that
+// one segment leaves are still in the first-level cache when the next one adds to them.
 void Machine::Parts::dense(const Op &op, std::size_t rows, int s) noexcept {
     const std::size_t out_rows = rows_of(op.out.reg, rows, s);
+    const std::size_t panels = padded(op.size) / kLanes;
+    const std::size_t step = op.segments.size() > 1 ? kTogether : panels;
+    for (std::size_t panel = 0; panel < panels; panel += step) {
+        dense_panels(op, out_rows, s, panel, std::min(step, panels - panel));
+    }
+}
+
+void Machine::Parts::dense_panels(const Op &op, std::size_t rows, int s, std::size_t panel,
+                                  std::size_t panels) noexcept {
     const std::size_t count = op.segments.size();
-    bool finished = false;
     for (std::size_t i = 0; i < count; ++i) {
         const SegmentAt &part = op.segments[i];
-        const bool shared = uniform[s][part.x.reg] && out_rows > 1;
-        if (shared) {
-            shared_segment(op, part, out_rows, s, i == 0);
+        const Slice slice{panel, panels, i == 0, i + 1 == count};
+        if (uniform[s][part.x.reg] && rows > 1) {
+            shared_segment(op, part, rows, s, slice);
         } else {
-            segment(op, part, out_rows, s, i == 0, i + 1 == count);
-            finished = i + 1 == count;
+            segment(op, part, rows, s, slice);
         }
-    }
-    if (finished) return;
-    const auto function = static_cast<kernels::Function>(op.after);
-    if (op.bias < 0 && function == kernels::Function::none) return;
-    const float *bias =
-        op.bias < 0 ? nullptr : program.constants[static_cast<std::size_t>(op.bias)].floats.data();
-    const At out = at(op.out, s);
-    const Run run = run_of(out_rows, op.tokens, gapless(out, out_rows, op.tokens));
-    for (std::size_t o = 0; o < run.outer; ++o) {
-        program.kernels.add_row(outer_at(out, run, o),
-                                inner_stride(out, run, out_rows, op.tokens), run.inner, op.size,
-                                bias, false, function);
     }
 }
 
 // out (+)= x w for each candidate; the last segment also adds the bias and applies the function.
 void Machine::Parts::segment(const Op &op, const SegmentAt &part, std::size_t rows, int s,
-                             bool first, bool last) noexcept {
+                             const Slice &slice) noexcept {
     const kernels::Kernels &k = program.kernels;
     const At x = at(part.x, s), out = at(op.out, s);
-    const auto function = static_cast<kernels::Function>(last ? op.after : 0);
-    const float *bias =
-        last && op.bias >= 0
-            ? program.constants[static_cast<std::size_t>(op.bias)].floats.data()
-            : nullptr;
+    const auto function = static_cast<kernels::Function>(slice.last ? op.after : 0);
+    const float *bias = slice.last ? bias_of(op) : nullptr;
     const char *weight = program.packed[part.packed].data();
     const bool out_gapless = gapless(out, rows, op.tokens);
     if (part.scale < 0) {
@@ -469,15 +476,15 @@ void Machine::Parts::segment(const Op &op, const SegmentAt &part, std::size_t ro
         for (std::size_t o = 0; o < run.outer; ++o) {
             k.dense_f32({outer_at(x, run, o), inner_stride(x, run, rows, op.tokens), run.inner,
                          part.size, op.size, reinterpret_cast<const float *>(weight),
-                         outer_at(out, run, o), inner_stride(out, run, rows, op.tokens), !first,
-                         bias, function});
+                         outer_at(out, run, o), inner_stride(out, run, rows, op.tokens),
+                         !slice.first, bias, function, slice.panel, slice.panels});
         }
         return;
     }
     const std::size_t row_bytes = padded(part.size, k.quantized_block) * k.quantized_bytes;
     char *q = quantized[part.slot];
     float *x_scale = scales[part.slot];
-    if (part.quantizes) {
+    if (part.quantizes && slice.panel == 0) {
         const bool together = gapless(x, rows, op.tokens);
         const std::size_t outer = together ? 1 : rows, inner = rows * op.tokens / outer;
         const std::size_t step = op.tokens == 1 ? x.row : x.token;
@@ -491,35 +498,46 @@ void Machine::Parts::segment(const Op &op, const SegmentAt &part, std::size_t ro
     const std::size_t step = op.tokens == 1 ? out.row : out.token;
     for (std::size_t o = 0; o < outer; ++o) {
         k.dense_i8({q + o * inner * row_bytes, row_bytes, x_scale + o * inner, inner, part.size,
-                    op.size, weight, scale, out.p + o * out.row, step, !first, bias, function});
+                    op.size, weight, scale, out.p + o * out.row, step, !slice.first, bias, function,
+                    slice.panel, slice.panels});
     }
 }
 
 // The same where x is one for all candidates: its products once, then added to every row.
 void Machine::Parts::shared_segment(const Op &op, const SegmentAt &part, std::size_t rows, int s,
-                                    bool first) noexcept {
+                                    const Slice &slice) noexcept {
     const kernels::Kernels &k = program.kernels;
     const At x = at(part.x, s), out = at(op.out, s);
     const char *weight = program.packed[part.packed].data();
-    const std::size_t width = padded(op.size);
+    const std::size_t width = padded(op.size), column = slice.panel * kLanes;
+    const std::size_t columns = std::min(slice.panels * kLanes, op.size - column);
     if (part.scale < 0) {
         k.dense_f32({x.p, x.token, op.tokens, part.size, op.size,
                      reinterpret_cast<const float *>(weight), product, width, false, nullptr,
-                     kernels::Function::none});
+                     kernels::Function::none, slice.panel, slice.panels});
     } else {
         const std::size_t row_bytes = padded(part.size, k.quantized_block) * k.quantized_bytes;
-        if (part.quantizes) {
+        if (part.quantizes && slice.panel == 0) {
             k.quantize(x.p, x.token, op.tokens, part.size, quantized[part.slot], row_bytes,
                        scales[part.slot]);
         }
         k.dense_i8({quantized[part.slot], row_bytes, scales[part.slot], op.tokens, part.size,
                     op.size, weight,
                     program.constants[static_cast<std::size_t>(part.scale)].floats.data(), product,
-                    width, false, nullptr, kernels::Function::none});
+                    width, false, nullptr, kernels::Function::none, slice.panel, slice.panels});
     }
     for (std::size_t t = 0; t < op.tokens; ++t) {
-        k.add_row(out.p + t * out.token, out.row, rows, op.size, product + t * width, first,
+        float *to = out.p + t * out.token + column;
+        k.add_row(to, out.row, rows, columns, product + t * width + column, slice.first,
                   kernels::Function::none);
+        if (slice.last) {
+            const float *bias = bias_of(op);
+            const auto function = static_cast<kernels::Function>(op.after);
+            if (bias || function != kernels::Function::none) {
+                k.add_row(to, out.row, rows, columns, bias ? bias + column : nullptr, false,
+                          function);
+            }
+        }
     }
 }
 
