@@ -111,6 +111,14 @@ const std::size_t kOutputs[] = {1, 15, 16, 17, 33, 48, 64, 65, 80};
 constexpr std::size_t kMostRows = 13;
 constexpr Function kAfter[] = {Function::none, Function::relu, Function::mish, Function::sigmoid};
 
+// All panels of outputs, in one call or in two.
+template <typename Call>
+void for_panels(std::size_t outputs, Random &random, const Call &call) {
+    const std::size_t panels = padded(outputs) / kLanes, first = random.bits() % panels;
+    if (first) call(0, first);
+    call(first, panels - first);
+}
+
 void quantize_and_dense_i8(const Kernels &k, Hash &hash, std::size_t rows, std::size_t inputs,
                            std::size_t outputs, Random &random, int special) {
     const std::size_t x_stride = inputs + random.bits() % 3, out_stride = outputs + random.bits() % 5;
@@ -136,9 +144,12 @@ void quantize_and_dense_i8(const Kernels &k, Hash &hash, std::size_t rows, std::
     Floats x_scale(rows + kSlack);
     k.quantize(x.data(), x_stride, rows, inputs, q.data(), row_bytes, x_scale.data());
     const bool more = random.bits() % 2, biased = random.bits() % 2;
-    k.dense_i8({q.data(), row_bytes, x_scale.data(), rows, inputs, outputs, packed.data(),
-                scale.data(), out.data(), out_stride, more, biased ? bias.data() : nullptr,
-                kAfter[random.bits() % 4]});
+    const Function after = kAfter[random.bits() % 4];
+    for_panels(outputs, random, [&](std::size_t panel, std::size_t panels) {
+        k.dense_i8({q.data(), row_bytes, x_scale.data(), rows, inputs, outputs, packed.data(),
+                    scale.data(), out.data(), out_stride, more, biased ? bias.data() : nullptr,
+                    after, panel, panels});
+    });
     hash.add(x_scale);
     hash.add(out);
 }
@@ -157,7 +168,13 @@ void dense_i8(const Kernels &k, Hash &hash) {
             quantize_and_dense_i8(k, hash, rows, 37, 35, random, special);
         }
     }
-    quantize_and_dense_i8(k, hash, 12, 512, 128, random, 0);
+    // about the blocks of 512 inputs and 96 rows that AVX2 has
+    for (const std::size_t inputs : {511, 512, 513, 1025}) {
+        quantize_and_dense_i8(k, hash, 12, inputs, 35, random, 0);
+    }
+    for (const std::size_t rows : {95, 96, 97, 103}) {
+        quantize_and_dense_i8(k, hash, rows, 520, 17, random, 0);
+    }
 }
 
 // All products at once as large as they can be, and as small.
@@ -174,7 +191,8 @@ void dense_i8_extremes(const Kernels &k, Hash &hash) {
         Aligned q(rows * row_bytes + 64);
         k.quantize(x.data(), inputs, rows, inputs, q.data(), row_bytes, x_scale.data());
         k.dense_i8({q.data(), row_bytes, x_scale.data(), rows, inputs, outputs, packed.data(),
-                    scale.data(), out.data(), outputs, false, nullptr, Function::none});
+                    scale.data(), out.data(), outputs, false, nullptr, Function::none, 0,
+                    padded(outputs) / kLanes});
         hash.add(out);
     }
 }
@@ -189,8 +207,11 @@ void dense_f32_of(const Kernels &k, Hash &hash, std::size_t rows, std::size_t in
     Floats packed(kernels::packed_f32_floats(outputs, inputs));
     kernels::pack_f32(weight.data(), outputs, inputs, packed.data());
     const bool more = random.bits() % 2, biased = random.bits() % 2;
-    k.dense_f32({x.data(), x_stride, rows, inputs, outputs, packed.data(), out.data(), out_stride,
-                 more, biased ? bias.data() : nullptr, kAfter[random.bits() % 4]});
+    const Function after = kAfter[random.bits() % 4];
+    for_panels(outputs, random, [&](std::size_t panel, std::size_t panels) {
+        k.dense_f32({x.data(), x_stride, rows, inputs, outputs, packed.data(), out.data(),
+                     out_stride, more, biased ? bias.data() : nullptr, after, panel, panels});
+    });
     hash.add(out);
 }
 
