@@ -1,6 +1,6 @@
 # The developer's commands; each sets up what it needs first. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench clean
+.PHONY: help run test test-arm lint bench bench-arm clean
 MAKEFLAGS += --no-print-directory
 # Another Python's packages (a sourced ROS, an active environment) stay outside.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -21,6 +21,10 @@ test:  ## set up, then run the suite: make test [TESTS=tests/guard] [ARGS=-x]
 	@scripts/setup.sh tflite
 	.venv/bin/python -m pytest $(TESTS) $(ARGS)
 
+test-arm:  ## the kernels alone, on this processor and on four emulated ARM ones
+	@scripts/setup.sh test
+	.venv/bin/python -m pytest tests/arm $(ARGS)
+
 lint:  ## style and types, for every Python that edge-wm is written for
 	@scripts/setup.sh test
 	.venv/bin/ruff check .
@@ -36,6 +40,11 @@ bench:  ## the native engine against its peers: make bench [ARGS="tdmpc2 --quick
 	.venv/bin/python -m pytest tests/bench -o python_files='bench_*.py' \
 	  -o python_functions='bench_*' --benchmark-columns=min,median,rounds -q
 	PYTHONPATH=tests/bench .venv/bin/python -m engine_bench $(ARGS)
+
+bench-arm:  ## what the kernels' inner loops would cost on ARM cores: an estimate, by llvm-mca
+	@scripts/setup.sh test
+	@scripts/setup.sh bench-arm
+	.venv/bin/python scripts/bench_arm.py $(ARGS)
 
 prove-%:  ## the full figures of one topic, into docs/proofs.json (resumable)
 	@scripts/setup.sh test

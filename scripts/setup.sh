@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Sets this checkout up: scripts/setup.sh run | test | bench | tflite
+# Sets this checkout up: scripts/setup.sh run | test | bench | tflite | arm | bench-arm
 #
-#   run     .venv with what `edge-wm run` needs, and the compiled module
-#   test    the same, and what the suite needs
-#   bench   the same, and the other engines that `make bench` compares with
-#   tflite  .venv-tflite: tflite-runtime 2.14, which needs Python 3.10 or 3.11 and numpy < 2
+#   run        .venv with what `edge-wm run` needs, and the compiled module
+#   test       the same, and what the suite needs
+#   bench      the same, and the other engines that `make bench` compares with
+#   tflite     .venv-tflite: tflite-runtime 2.14, which needs Python 3.10 or 3.11 and numpy < 2
+#   arm        a compiler and an emulator for 64-bit ARM; part of `test`
+#   bench-arm  the same, and llvm-mca
 #
 # Does only what is missing, says what it does and why, and may be interrupted anywhere.
 # PYTHON=/path/to/python chooses the Python of a new environment.
@@ -60,21 +62,41 @@ headers (python3-venv, python3-dev); choose another or unset it"
     ls /usr/lib/*/dri/swrast_dri.so >/dev/null 2>&1 || has_library 'libgallium' ||
         missing libgl1-mesa-dri "software rendering"
 }
-install_missing() {
-    local as_root=()
-    list_missing
-    [ ${#missing_packages[@]} -gt 0 ] || return 0
-    local command="apt-get install -y --no-install-recommends ${missing_packages[*]}" step
-    command -v apt-get >/dev/null || fail "no apt-get here; install what the packages above hold"
+apt_updated=
+apt_install() {  # PACKAGES...
+    local as_root=() step
+    local command="apt-get install -y --no-install-recommends $*"
+    command -v apt-get >/dev/null || { say "no apt-get here; install what the packages above hold"
+        return 1; }
     if [ "$(id -u)" -ne 0 ]; then
-        command -v sudo >/dev/null || fail "neither root nor sudo; as root: $command"
+        command -v sudo >/dev/null || { say "neither root nor sudo; as root: $command"; return 1; }
         as_root=(sudo)
     fi
     say "${as_root[*]:+sudo }$command"
-    for step in "apt-get update" "$command"; do
+    for step in "${apt_updated:-apt-get update}" "$command"; do
         "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive $step >build/apt.log 2>&1 ||
-            { cat build/apt.log >&2; fail "failed: $step"; }
+            { cat build/apt.log >&2; say "failed: $step"; return 1; }
     done
+    apt_updated=true
+}
+install_missing() {
+    list_missing
+    [ ${#missing_packages[@]} -eq 0 ] || apt_install "${missing_packages[@]}" || exit 1
+}
+# Without these the suite runs, and says which of its tests were skipped.
+install_arm_tools() {  # [llvm-mca]
+    [ "$(uname -m)" = x86_64 ] || return 0
+    missing_packages=()
+    command -v aarch64-linux-gnu-g++ >/dev/null ||
+        missing g++-aarch64-linux-gnu "compiles the kernels for ARM, which the suite tests"
+    command -v qemu-aarch64 >/dev/null || missing qemu-user "runs them, as four ARM processors"
+    [ -e /usr/include/simde/x86/avx512.h ] ||
+        missing libsimde-dev "checks the AVX-512 kernels on processors without AVX-512"
+    if [ "${1:-}" = llvm-mca ] && ! command -v llvm-mca-19 >/dev/null; then
+        missing llvm-19 "llvm-mca estimates the cost of loops on ARM cores"
+    fi
+    [ ${#missing_packages[@]} -eq 0 ] || apt_install "${missing_packages[@]}" ||
+        say "could not be installed: what needs them is skipped"
 }
 
 # ---- environments -----------------------------------------------------------------------
@@ -137,8 +159,10 @@ exec 9>build/.setup-lock
 flock 9
 case "${1:-}" in
     run) set_up_venv run ;;
-    test) set_up_venv run,litert,dev ;;
+    test) set_up_venv run,litert,dev; install_arm_tools ;;
     bench) set_up_venv run,litert,dev,bench ;;
     tflite) set_up_tflite ;;
-    *) fail "usage: scripts/setup.sh run | test | bench | tflite" ;;
+    arm) install_arm_tools ;;
+    bench-arm) install_arm_tools llvm-mca ;;
+    *) fail "usage: scripts/setup.sh run | test | bench | tflite | arm | bench-arm" ;;
 esac

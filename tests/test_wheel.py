@@ -58,12 +58,11 @@ print(json.dumps([numbers.NATIVE, numbers.__file__, str(shipped.folder("robots")
     native, module, robots, zoo = json.loads(done.stdout)
     assert native
     assert Path(module).is_relative_to(site)
-    for folder, pattern in ((robots, "*.yaml"), (zoo, "*.wmb")):
+    for folder, pattern in ((robots, "*.yaml"), (zoo, "**/*.wmb")):
         assert Path(folder).is_relative_to(site)
-        shipped = sorted(path.name for path in Path(folder).glob("*"))
-        assert shipped == sorted(
-            path.name for path in (REPOSITORY / Path(folder).name).glob(pattern)
-        )
+        ours = REPOSITORY / Path(folder).name
+        shipped = {path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file()}
+        assert shipped == {path.relative_to(ours) for path in ours.glob(pattern)} != set()
 
 
 def test_every_data_file_of_the_package_is_in_it(site):

@@ -243,7 +243,7 @@ void dense_i8(const k::DenseI8 &d) {
         size_t r = 0;
         for (; r + kRowsI8 <= d.rows; r += kRowsI8) tile_i8<kRowsI8>(d, r, p, together);
         if constexpr (kRowsI8 > 4) {
-            if (r + 4 <= d.rows) tile_i8<4>(d, r, p, together), r += 4;
+            for (; r + 4 <= d.rows; r += 4) tile_i8<4>(d, r, p, together);
         }
         if (r + 2 <= d.rows) tile_i8<2>(d, r, p, together), r += 2;
         if (r < d.rows) tile_i8<1>(d, r, p, together);
@@ -256,7 +256,7 @@ void dense_f32(const k::DenseF32 &d) {
         size_t r = 0;
         for (; r + kRowsF32 <= d.rows; r += kRowsF32) tile_f32<kRowsF32>(d, r, p);
         if constexpr (kRowsF32 > 4) {
-            if (r + 4 <= d.rows) tile_f32<4>(d, r, p), r += 4;
+            for (; r + 4 <= d.rows; r += 4) tile_f32<4>(d, r, p);
         }
         if (r + 2 <= d.rows) tile_f32<2>(d, r, p), r += 2;
         if (r < d.rows) tile_f32<1>(d, r, p);

@@ -45,7 +45,7 @@ from tests.programs import run_program
 
 _native = pytest.importorskip("edge_wm._native")
 Array = np.ndarray
-ROWS = (1, 2, 5, 6, 7, 48, 97)
+ROWS = (1, 2, 5, 6, 7, 8, 11, 48, 97)
 
 
 def random(*shape: int, seed: int = 0, scale: float = 1.0) -> Array:
