@@ -15,6 +15,7 @@ from rich.table import Table
 from edge_wm.authoring import build_bundle
 from edge_wm.backends import BACKENDS, choose, load_graph
 from edge_wm.backends.probe import probe
+from edge_wm.backends.reference import cases_for
 from edge_wm.bundle import (
     Bundle,
     Function,
@@ -122,7 +123,7 @@ def verify(
         return
     typer.echo(
         f"verified {bundle}: {manifest.name} {manifest.version}, signed with {_title(opened)}; "
-        f"{len(manifest.reference)} reference cases reproduced on "
+        f"{len(cases_for(manifest.reference, chosen))} reference cases reproduced on "
         f"{', '.join(sorted(set(chosen.values())))}"
     )
 
