@@ -23,7 +23,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -101,11 +101,11 @@ def settle(
     if not again:
         timings = _remembered(key, functions)
         if timings:
-            return Choice(_chosen(timings), timings)
+            return Choice(_in_order(functions, timings), timings)
     tell("measuring backends on this machine ...")
     timings = measure(bundle, threads=threads, tell=tell)
     _remember(key, timings)
-    return Choice(_chosen(timings), timings, fresh=True)
+    return Choice(_in_order(functions, timings), timings, fresh=True)
 
 
 def spelled(chosen: Mapping[str, str]) -> str:
@@ -218,7 +218,7 @@ def medians(calls: Mapping[str, Call], budget_s: float) -> dict[str, float]:
             break
         best = min((min(t) for t in times.values() if t), default=0.0)
         for backend, call in calls.items():
-            if spent and min(times[backend]) > HOPELESS * best:
+            if spent and number and min(times[backend]) > HOPELESS * best:
                 continue
             start = time.perf_counter()
             call()
@@ -441,6 +441,11 @@ def _remembered(
         and all(row.ms is not None and row.ms > 0 for row in rows if row.chosen)
     )
     return rows if sound else None
+
+
+def _in_order(functions: Iterable[str], timings: Sequence[Timing]) -> dict[str, str]:
+    chosen = _chosen(timings)
+    return {name: chosen[name] for name in functions}
 
 
 def _chosen(timings: Sequence[Timing]) -> dict[str, str]:

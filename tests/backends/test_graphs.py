@@ -163,7 +163,7 @@ def test_what_is_no_step_program_is_refused_by_native():
     )
 
 
-def test_auto_takes_the_first_backend_that_is_installed_and_has_a_graph(
+def test_first_takes_the_first_backend_that_is_installed_and_has_a_graph(
     monkeypatch: pytest.MonkeyPatch,
 ):
     assert choose("cost", ["onnx", "tflite"]) == "onnxruntime"
@@ -177,7 +177,8 @@ def test_a_choice_that_cannot_be_says_what_to_do(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UsageError) as usage:
         choose("cost", ["onnx"], "tensorrt")
     assert str(usage.value) == (
-        "backend must be one of auto, native, onnxruntime, litert; got 'tensorrt'"
+        "backend must be one of auto, first, native, onnxruntime, litert, onnxruntime-cuda, "
+        "onnxruntime-tensorrt; got 'tensorrt'"
     )
     with pytest.raises(UsageError, match=r"^backend must be one of native, onnxruntime, litert"):
         load_graph(b"", STEP, "auto")
@@ -188,7 +189,7 @@ def test_a_choice_that_cannot_be_says_what_to_do(monkeypatch: pytest.MonkeyPatch
         "use another backend or rebuild the bundle"
     )
     monkeypatch.setattr(backends, "installed", dict)
-    for asked in ("auto", "onnxruntime"):
+    for asked in ("first", "onnxruntime"):
         with pytest.raises(BackendError) as missing:
             choose("cost", ["onnx"], asked)
         assert str(missing.value) == (
