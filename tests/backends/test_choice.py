@@ -192,36 +192,34 @@ def test_only_what_is_installed_and_has_a_graph_takes_part(
 
 
 # ---- timing --------------------------------------------------------------------------------
-def test_the_backends_take_turns_for_a_few_rounds():
-    order: list[str] = []
-    ms = medians({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 0.0)
-    assert order == ["a", "b"] * 3
-    assert set(ms) == {"a", "b"}
-    assert all(value >= 0 for value in ms.values())
-    order.clear()
-    medians({"a": lambda: order.append("a")}, 60.0)
-    assert len(order) == choice.ROUNDS[1]
-
-
-def test_who_is_hopeless_is_not_run_again_once_the_time_is_used_up(
-    monkeypatch: pytest.MonkeyPatch,
-):
+@pytest.fixture
+def takes(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """takes(name, seconds): a call of that length on a clock of its own; `takes.order` is kept."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(choice.time, "perf_counter", lambda: clock.now)
-    runs = {"fast": 0, "slow": 0, "close": 0}
 
-    def takes(name: str, seconds: float) -> Any:
+    def make(name: str, seconds: float) -> Any:
         def call() -> None:
-            runs[name] += 1
+            make.order.append(name)
             clock.now += seconds
 
         return call
 
-    ms = medians(
-        {"fast": takes("fast", 1), "slow": takes("slow", 4), "close": takes("close", 2)}, 0.5
-    )
-    assert ms == {"fast": 1e3, "slow": 4e3, "close": 2e3}
-    assert runs == {"fast": 3, "slow": 1, "close": 3}
+    make.order = []
+    return make
+
+
+@pytest.mark.parametrize(("budget_s", "rounds"), [(0.0, 3), (2.0, 3), (4.0, 5), (1e9, 25)])
+def test_the_backends_take_turns_while_there_is_time(takes: Any, budget_s: float, rounds: int):
+    ms = medians({"a": takes("a", 0.375), "b": takes("b", 0.5)}, budget_s)
+    assert takes.order == ["a", "b"] * rounds
+    assert ms == {"a": 375.0, "b": 500.0}
+
+
+def test_who_is_hopeless_is_not_run_again_once_the_time_is_used_up(takes: Any):
+    calls = {"fast": takes("fast", 1), "slow": takes("slow", 4), "close": takes("close", 2)}
+    assert medians(calls, 0.5) == {"fast": 1e3, "slow": 4e3, "close": 2e3}
+    assert takes.order == ["fast", "slow", "close", "fast", "close", "fast", "close"]
 
 
 # ---- rules that do not measure -------------------------------------------------------------
