@@ -273,14 +273,6 @@ def read_software(
         else:
             yield Finding(extra, "ok", f"{package} {found}")
 
-    gpu = version("onnxruntime-gpu")
-    if gpu is not None and platform.machine() == "aarch64":
-        yield Finding(
-            "onnxruntime-gpu",
-            "fail",
-            f"{gpu} from PyPI has no code for Jetson Orin or Thor and no TensorRT",
-            'pip uninstall onnxruntime-gpu; pip install "edge-wm[onnxruntime]", or NVIDIA\'s build',
-        )
     wheels = [package for package in ROS_WHEELS if version(package) is not None]
     sourced = [p for p in environment.get("AMENT_PREFIX_PATH", "").split(":") if "/opt/ros" in p]
     if wheels and sourced:
@@ -347,7 +339,9 @@ print('ok' if picture.any() else 'black')
 def try_machine(folder: Path) -> Iterator[Finding]:
     """Findings that take doing something: about two seconds."""
     yield native_finding()
-    yield from backend_findings(try_python(TRY_ONNXRUNTIME), try_python(TRY_LITERT))
+    onnxruntime = try_python(TRY_ONNXRUNTIME)
+    yield from backend_findings(onnxruntime, try_python(TRY_LITERT))
+    yield from gpu_findings(installed_version("onnxruntime-gpu"), onnxruntime)
     if installed_version("mujoco") is not None:
         tried = try_python(TRY_RENDERING, environment={"MUJOCO_GL": "egl"})
         yield rendering_finding(tried)
@@ -364,6 +358,31 @@ def native_finding(native: bool | None = None) -> Finding:
     found = f"built for another Python: {', '.join(built)}" if built else "not compiled"
     fix = "numpy does its work, slower; in a checkout: make run; else: pip install edge-wm"
     return Finding("native module", "warn", found, fix)
+
+
+def gpu_findings(version: str | None, onnxruntime: Tried) -> Iterator[Finding]:
+    """onnxruntime's GPU build. On ARM, PyPI's and NVIDIA's share a name; one has TensorRT."""
+    if version is None:
+        return
+    found = [
+        name for name in ("CUDA", "Tensorrt") if f"{name}ExecutionProvider" in onnxruntime.line
+    ]
+    if platform.machine() == "aarch64" and "Tensorrt" not in found:
+        yield Finding(
+            "onnxruntime-gpu",
+            "fail",
+            f"{version} from PyPI has no code for Jetson Orin or Thor and no TensorRT",
+            'pip uninstall onnxruntime-gpu; pip install "edge-wm[onnxruntime]", or NVIDIA\'s build',
+        )
+    elif not found:
+        yield Finding(
+            "onnxruntime-gpu",
+            "warn",
+            f"{version} offers neither CUDA nor TensorRT",
+            "pip uninstall onnxruntime onnxruntime-gpu; then install one of the two",
+        )
+    else:
+        yield Finding("onnxruntime-gpu", "ok", f"{version}, offers {' and '.join(found)}")
 
 
 def backend_findings(onnxruntime: Tried, litert: Tried) -> Iterator[Finding]:

@@ -278,7 +278,7 @@ class Job:
 class Cockpit:
     """A robot, an opened bundle and the drivers made from them, used for many episodes."""
 
-    def __init__(self, robot: Robot, bundle: Bundle, *, backend: str = "auto") -> None:
+    def __init__(self, robot: Robot, bundle: Bundle, *, backend: str = "first") -> None:
         self.robot = robot
         self.bundle = bundle
         self._model = WorldModel(bundle, robot, backend=backend)
@@ -479,7 +479,7 @@ def drive_all(
     robot_file: str,
     bundle_file: str,
     *,
-    backend: str = "auto",
+    backend: str = "first",
     trust_files: Sequence[str] = (),
     processes: int | None = None,
 ) -> Iterator[Episode]:
@@ -517,7 +517,7 @@ def drive_in_real_time(
     robot_file: str,
     bundle_file: str,
     *,
-    backend: str = "auto",
+    backend: str = "first",
     trust_files: Sequence[str] = (),
 ) -> Iterator[Episode]:
     """Drive the episodes of `jobs` by the clock, one after another, planning in real threads."""

@@ -77,10 +77,12 @@ def replay(
     recording: Recording,
     bundle: Bundle,
     *,
-    backend: str = "auto",
+    backend: str | None = None,
     on_event: Callable[[int], object] | None = None,
 ) -> Replay:
     """Execute `recording` again with `bundle`. `on_event` is told each event's number.
+
+    backend: another than the recording names; never "auto", which may choose another each time.
 
     Raises: MismatchError (another bundle, or a driver that is not the model's planner),
     RecordingError (events were lost, so that later ones cannot follow).
@@ -105,7 +107,9 @@ def replay(
             "record to a faster disk"
         )
     robot = parse_robot(header.robot_text, f"{recording.path}: its robot file")
-    model = WorldModel(bundle, robot, backend=backend)
+    backend = header.backend if backend is None else backend
+    # Recordings from before `auto` measured say "auto" for what is now called "first".
+    model = WorldModel(bundle, robot, backend="first" if backend == "auto" else backend)
     planner = make_planner(
         planner_settings(bundle.manifest, header.settings.get("candidates")), robot.axes
     )

@@ -31,7 +31,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_wm.backends import BACKENDS, Graph, choose, load_graph, native_rollout
+from edge_wm.backends import BACKENDS, Graph, load_graph, native_rollout
+from edge_wm.backends.choice import settle, spelled
 from edge_wm.backends.probe import probe
 from edge_wm.backends.reference import cases_for, require_reference, warm_up
 from edge_wm.bundle import Bundle, check_fit
@@ -69,12 +70,13 @@ class WorldModel:
     """A bundle's functions on chosen backends, for one robot."""
 
     def __init__(
-        self, bundle: Bundle, robot: Robot, *, backend: str = "auto", threads: int = 1
+        self, bundle: Bundle, robot: Robot, *, backend: str = "first", threads: int = 1
     ) -> None:
         """Try the bundle in a child process, load it, and hold it against its reference outputs.
 
-        backend: one of edge_wm.backends.BACKENDS for every function, or "auto", which takes for
-            each function the first that is installed and has a graph.
+        backend: one of edge_wm.backends.BACKENDS for every function; "first", which takes for
+            each function the first that is installed and has a graph; "auto", which measures
+            (edge_wm.backends.choice); or what `self.backend` was before.
 
         Raises:
             MismatchError: the bundle does not fit the robot file.
@@ -86,22 +88,21 @@ class WorldModel:
         check_fit(manifest, robot)
         _require_runnable(manifest)
         self._functions: dict[str, Function] = {str(n): f for n, f in manifest.functions.items()}
-        chosen = {
-            name: choose(name, function.graphs, backend)
-            for name, function in self._functions.items()
-        }
+        chosen = settle(bundle, backend, threads=threads).chosen
         probe(bundle, chosen, threads=threads)
         self._graphs: dict[str, Graph] = {}
         for name, function in self._functions.items():
             digests = {str(kind): digest for kind, digest in function.graphs.items()}
             blob = bundle.blob(digests[BACKENDS[chosen[name]]])
+            rows = largest_batch(manifest, name)
             self._graphs[name] = load_graph(
-                blob, function, chosen[name], name=name, threads=threads
+                blob, function, chosen[name], name=name, threads=threads, rows=rows
             )
-            warm_up(function, self._graphs[name], largest_batch(manifest, name))
+            warm_up(function, self._graphs[name], rows)
         cases = cases_for(manifest.reference, chosen)
         require_reference(bundle, self._functions, cases, self._graphs)
         self._native = native_rollout(manifest, self._graphs, threads)
+        self.backend = spelled(chosen)  # makes the same choice again, without measuring
         # function -> library and version that runs it, for the recording's header.
         self.backends: dict[str, str] = {name: g.backend for name, g in self._graphs.items()}
 

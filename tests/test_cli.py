@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from driving import BUNDLE_FILE
 
+from edge_wm.backends.choice import spelled
 from edge_wm.recording import Step, open_recording
 
 COMMAND = [sys.executable, "-m", "edge_wm"]
@@ -43,7 +44,7 @@ def test_every_command_has_json(command):
     assert "--json" in call(command, "--help").stdout
 
 
-@pytest.mark.parametrize("command", ["build", "inspect", "verify", "sign", "diff"])
+@pytest.mark.parametrize("command", ["build", "inspect", "verify", "backends", "sign", "diff"])
 def test_every_bundle_command_has_json(command):
     assert "--json" in call("bundle", command, "--help").stdout
 
@@ -96,6 +97,52 @@ def test_eval_prints_a_table_and_the_same_json_twice(tmp_path):
     assert table["episodes"] == 2
     assert [line["driver"] for line in table["rows"]] == ["planner", "straight"]
     assert {"success_rate", "collision_rate"} <= set(table)
+
+
+def test_eval_keeps_to_the_fixed_rule_and_measures_nothing(tmp_path):
+    arguments = ("eval", "--episodes", "1", "--drivers", "straight")
+    done = call(*arguments, EDGE_WM_CACHE=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "measuring" not in done.stderr
+    assert [folder.name for folder in tmp_path.iterdir()] == ["passed"]
+    measured = call(*arguments, "--backend", "auto", EDGE_WM_CACHE=str(tmp_path))
+    assert measured.returncode == 0, measured.stderr
+    assert "measuring backends on this machine ...\n" in measured.stderr
+    assert {folder.name for folder in tmp_path.iterdir()} == {"passed", "choice"}
+
+
+def test_run_measures_once_says_what_it_chose_and_records_it(tmp_path):
+    cache = {"EDGE_WM_CACHE": str(tmp_path / "cache")}
+    arguments = ("run", "--duration", "1", "--no-report", "--json")
+    first, second = (call(*arguments, cwd=tmp_path, **cache) for _ in range(2))
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert "measuring backends on this machine ...\n" in first.stderr
+    assert re.search(
+        r"^  rollout \(dynamics, cost, constraint, value\): \w+ [\d.]+ ms; ",
+        first.stderr,
+        re.MULTILINE,
+    )
+    assert "measuring" not in second.stderr
+    table = call("bundle", "backends", str(BUNDLE_FILE), "--json", cwd=tmp_path, **cache)
+    chosen = json.loads(table.stdout)["chosen"]
+    assert not json.loads(table.stdout)["measured_now"]
+    for done in (first, second):
+        folder = json.loads(done.stdout)["folder"]
+        header = open_recording(tmp_path / folder / "run.mcap").header
+        assert header.backend == spelled(chosen)
+
+
+def test_bundle_backends_prints_the_table(tmp_path):
+    arguments = ("bundle", "backends", str(BUNDLE_FILE))
+    first = call(*arguments, EDGE_WM_CACHE=str(tmp_path))
+    assert first.returncode == 0, first.stderr
+    assert re.search(r"dynamics, cost, constraint, value +native +[\d.]+ +held", first.stdout)
+    assert first.stdout.endswith("\nmeasured now\n")
+    again = call(*arguments, EDGE_WM_CACHE=str(tmp_path)).stdout
+    assert again.splitlines()[:-1] == first.stdout.splitlines()[:-1]
+    assert again.endswith("\nmeasured at an earlier start; --again measures anew\n")
+    anew = call(*arguments, "--again", EDGE_WM_CACHE=str(tmp_path)).stdout
+    assert anew.endswith("\nmeasured now\n")
 
 
 def test_run_leaves_a_recording_and_a_report(tmp_path):

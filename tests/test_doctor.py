@@ -219,10 +219,25 @@ def test_a_sourced_ros_mixed_with_wheels(versions, environment, level):
     assert (finding.level if finding else None) == level
 
 
-@pytest.mark.parametrize(("processor", "fails"), [("aarch64", True), ("x86_64", False)])
-def test_onnxruntime_gpu_from_pypi_on_arm(monkeypatch, processor, fails):
+@pytest.mark.parametrize(
+    ("processor", "providers", "level", "found"),
+    [
+        ("aarch64", "CUDA", "fail", "1.32.0 from PyPI has no code for Jetson Orin or Thor and no "
+         "TensorRT"),
+        ("aarch64", "", "fail", "1.32.0 from PyPI has no code for Jetson Orin or Thor and no "
+         "TensorRT"),
+        ("aarch64", "Tensorrt CUDA", "ok", "1.32.0, offers CUDA and Tensorrt"),
+        ("x86_64", "CUDA", "ok", "1.32.0, offers CUDA"),
+        ("x86_64", "", "warn", "1.32.0 offers neither CUDA nor TensorRT"),
+    ],
+)  # fmt: skip
+def test_onnxruntime_gpu_says_what_it_lacks(monkeypatch, processor, providers, level, found):
     monkeypatch.setattr(platform, "machine", lambda: processor)
-    assert ("onnxruntime-gpu" in software({"onnxruntime-gpu": "1.32.0"})) == fails
+    names = " ".join(f"{name}ExecutionProvider" for name in (*providers.split(), "CPU"))
+    (finding,) = doctor.gpu_findings("1.32.0", Tried(True, f"1.32.0, {names}"))
+    assert (finding.level, finding.found) == (level, found)
+    assert (finding.fix == "") == (level == "ok")
+    assert list(doctor.gpu_findings(None, Tried(True, f"1.32.0, {names}"))) == []
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,28 @@ def test_a_run_in_simulated_time_replays_bit_for_bit(tmp_path, seed, disturbance
     assert result.steps >= 200
 
 
+def test_a_replay_uses_what_the_recording_names_and_never_measures(tmp_path, monkeypatch):
+    monkeypatch.setattr("edge_wm.backends.choice.measure", lambda *a, **k: pytest.fail("measured"))
+    recording = open_recording(recorded(tmp_path / "run.mcap", 0))
+    made = []
+    real = WorldModel
+
+    def watched(*arguments, **options):
+        made.append(real(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr("edge_wm.replay.WorldModel", watched)
+    assert recording.header.backend == "auto"  # as recordings said before auto measured
+    assert replay(recording, bundle()).exact
+    assert made[-1].backend == model().backend
+    other = "encoder=onnxruntime,decoder=litert"
+    result = replay(recording, bundle(), backend=other)
+    assert not result.exact
+    assert any(line.startswith("backend: recorded with ") for line in result.differences)
+    assert made[-1].backend.startswith("encoder=onnxruntime,dynamics=")
+    assert made[-1].backend.endswith(",decoder=litert")
+
+
 def test_a_live_run_with_its_threads_replays_bit_for_bit(tmp_path):
     path = tmp_path / "run.mcap"
     simulation = RoverSimulation(rover(), 1_000_004, seed=7)

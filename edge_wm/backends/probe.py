@@ -40,7 +40,8 @@ from typing import IO, TYPE_CHECKING, Literal
 import msgspec
 import numpy as np
 
-from edge_wm.backends import BACKENDS, Graph, installed, load_graph
+from edge_wm.backends import BACKENDS, PROVIDERS, Graph, installed, load_graph
+from edge_wm.backends.machine import cache_folder, processor
 from edge_wm.backends.reference import Blobs, cases_for, require_case, warm_up
 from edge_wm.errors import BackendError, ModelError, SystemTroubleError
 
@@ -59,8 +60,14 @@ class Limits:
 
     cpu_s: int = 30
     wall_s: float = 300.0  # far above cpu_s: a busy machine is not a broken model
-    memory_bytes: int = 2 << 30  # address space, and 16 times the blobs; a start takes 0.2 GiB
+    # Address space, and 16 times the blobs; a start takes 0.2 GiB. 0 sets no limit.
+    memory_bytes: int = 2 << 30
     output_bytes: int = 1 << 20
+
+
+# A CUDA context reserves address space without end, and TensorRT builds for minutes and writes
+# its engines: there only time and file size are bounded.
+GPU_LIMITS = Limits(cpu_s=1800, wall_s=3600.0, memory_bytes=0, output_bytes=4 << 30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +132,8 @@ def probe(
     with contextlib.suppress(OSError):
         if remembered is not None and remembered.is_file():
             return
-    outcome = try_in_child(bundle, request, limits or Limits())
+    usual = GPU_LIMITS if PROVIDERS.keys() & set(chosen.values()) else Limits()
+    outcome = try_in_child(bundle, request, limits or usual)
     if outcome.missing_library:
         raise BackendError(outcome.detail)
     if outcome.ending != "passed":
@@ -141,7 +149,9 @@ def try_in_child(bundle: Blobs, request: _Request, limits: Limits) -> Outcome:
     body = msgspec.json.encode(request)
     parts: list[bytes | memoryview] = [_LENGTH.pack(len(body)), body]
     parts += (bundle.blob(digest) for digest, _ in request.blobs)
-    memory = limits.memory_bytes + 16 * sum(size for _, size in request.blobs)
+    memory = limits.memory_bytes
+    if memory:
+        memory += 16 * sum(size for _, size in request.blobs)
     command = [sys.executable, "-m", __spec__.name if __spec__ else __name__]
     command += [str(n) for n in (os.getpid(), limits.cpu_s, memory, limits.output_bytes)]
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -228,31 +238,18 @@ def _read(file: IO[bytes]) -> str:
 
 def _remembered(request: _Request) -> Path | None:
     """The file that stands for "passed here before"; None where there is no cache folder."""
-    folder = os.environ.get("EDGE_WM_CACHE")
-    if not folder:
-        cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        folder = os.path.join(cache, "edge-wm")
-    if not os.path.isabs(folder):
+    folder = cache_folder()
+    if folder is None:
         return None
     parts = [
         msgspec.json.encode(request),
         json.dumps([installed(), np.__version__, sys.version, platform.machine()]).encode(),
-        _processor().encode(),
+        processor().encode(),
     ]
     digest = hashlib.sha256()
     for part in parts:
         digest.update(_LENGTH.pack(len(part)) + part)
-    return Path(folder) / "passed" / digest.hexdigest()
-
-
-def _processor() -> str:
-    """The first processor as Linux describes it: model and features, not its momentary speed."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor()
-    first = text.split("\n\n")[0].splitlines()
-    return "\n".join(line for line in first if "MHz" not in line and "mips" not in line.lower())
+    return folder / "passed" / digest.hexdigest()
 
 
 # ---- child --------------------------------------------------------------------------------
@@ -269,6 +266,8 @@ def _child(parent: int, cpu_s: int, memory_bytes: int, output_bytes: int) -> Non
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_FSIZE, output_bytes),
     ):
+        if what == resource.RLIMIT_AS and not limit:
+            continue
         _, most = resource.getrlimit(what)
         resource.setrlimit(what, (limit if most < 0 else min(limit, most), most))
     # The answers get a descriptor of their own: libraries print to 1 as they please.
@@ -289,7 +288,14 @@ def _child(parent: int, cpu_s: int, memory_bytes: int, output_bytes: int) -> Non
             say(doing=f"loading function {name} on {backend}")
             function = request.functions[name]
             blob = blobs.blob(function.graphs[BACKENDS[backend]])
-            graphs[name] = load_graph(blob, function, backend, name=name, threads=request.threads)
+            graphs[name] = load_graph(
+                blob,
+                function,
+                backend,
+                name=name,
+                threads=request.threads,
+                rows=request.rows[name],
+            )
         for name, graph in graphs.items():
             say(doing=f"running function {name}")
             warm_up(request.functions[name], graph, request.rows[name])

@@ -67,7 +67,8 @@ def cases_for(cases: Sequence[SomeCase], chosen: Mapping[str, str]) -> tuple[Som
     return tuple(
         case
         for case in cases
-        if not case.formats or BACKENDS[chosen[case.function]] in case.formats
+        if case.function in chosen
+        and (not case.formats or BACKENDS[chosen[case.function]] in case.formats)
     )
 
 

@@ -1,4 +1,4 @@
-"""The commands `edge-wm bundle build | inspect | verify | sign | diff`."""
+"""The commands `edge-wm bundle build | inspect | verify | backends | sign | diff`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from edge_wm.authoring import build_bundle
 from edge_wm.backends import BACKENDS, choose, load_graph
 from edge_wm.backends.probe import probe
+from edge_wm.backends.reference import cases_for
 from edge_wm.bundle import (
     Bundle,
     Function,
@@ -30,7 +31,8 @@ from edge_wm.bundle import (
 )
 from edge_wm.bundle.container import write_atomically
 from edge_wm.bundle.signatures import config_folder, public_key_text
-from edge_wm.cli.opening import BackendOption, JsonOption, TrustOption
+from edge_wm.cli.backends import print_backends
+from edge_wm.cli.opening import BackendOption, JsonOption, TrustOption, settled
 from edge_wm.cli.programs import print_programs
 from edge_wm.robot import find_robot, load_robot
 from edge_wm.types import Array
@@ -106,7 +108,7 @@ def verify(
         typer.Option("--robot", metavar="NAME|FILE", help="Also check that it fits this robot."),
     ] = None,
     trust: TrustOption = None,
-    backend: BackendOption = "auto",
+    backend: BackendOption = "first",
     as_json: JsonOption = False,
 ) -> None:
     """Verify everything: signature, digests, structure, and the outputs on this machine."""
@@ -114,17 +116,28 @@ def verify(
     manifest = opened.manifest
     if robot is not None:
         check_fit(manifest, load_robot(find_robot(robot)))
-    names = {str(name): function for name, function in manifest.functions.items()}
-    chosen = {name: choose(name, function.graphs, backend) for name, function in names.items()}
+    chosen = dict(settled(opened, backend).chosen)
     probe(opened, chosen)
     if as_json:
         typer.echo(json.dumps(_facts(opened) | {"verified": True, "backends": chosen}))
         return
     typer.echo(
         f"verified {bundle}: {manifest.name} {manifest.version}, signed with {_title(opened)}; "
-        f"{len(manifest.reference)} reference cases reproduced on "
+        f"{len(cases_for(manifest.reference, chosen))} reference cases reproduced on "
         f"{', '.join(sorted(set(chosen.values())))}"
     )
+
+
+@app.command()
+def backends(
+    bundle: BundleArgument,
+    again: Annotated[bool, typer.Option("--again", help="Measure anew.")] = False,
+    trust: TrustOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what `--backend auto` takes for each function on this machine, and why."""
+    opened = open_bundle(bundle, load_trust(trust or ()))
+    print_backends(opened, again=again, as_json=as_json)
 
 
 @app.command()

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from edge_wm.backends.choice import spelled
+from edge_wm.bundle import check_fit
 from edge_wm.cli.opening import (
     BackendOption,
     BundleOption,
@@ -19,6 +21,7 @@ from edge_wm.cli.opening import (
     RobotOption,
     TrustOption,
     open_for,
+    settled,
 )
 from edge_wm.errors import UsageError
 
@@ -48,13 +51,14 @@ def evaluate(
     realtime: Annotated[
         bool, typer.Option(help="Use the clock: one episode after another, in real time.")
     ] = False,
-    backend: BackendOption = "auto",
+    backend: BackendOption = "first",
     trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Drive episodes in worlds that were never trained on, and count how they end.
 
-    The same seed gives the same table, unless --realtime. Exit code 0 whatever the rates are.
+    The same seed gives the same table on the same backend, unless --realtime. Exit code 0
+    whatever the rates are.
     """
     from edge_wm.evaluation import (
         DRIVERS,
@@ -72,7 +76,9 @@ def evaluate(
     unknown = [name for name in wanted if name not in DRIVERS]
     if unknown:
         raise UsageError(f"--drivers: no driver {unknown[0]!r}; choose of {', '.join(DRIVERS)}")
-    robot_file, _, opened = open_for(robot, bundle, trust)
+    robot_file, loaded, opened = open_for(robot, bundle, trust)
+    check_fit(opened.manifest, loaded)
+    backend = spelled(settled(opened, backend).chosen)
     conditions = Conditions(
         Disturbances(camera_drop=drop_frames, extra_camera_delay_ns=int(extra_delay_ms * 1e6)),
         candidates=candidates,

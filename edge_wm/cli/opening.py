@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edge_wm import shipped
+from edge_wm.backends.choice import Choice, in_words, settle
 from edge_wm.bundle import Bundle, load_trust, open_bundle
 from edge_wm.errors import UsageError
 from edge_wm.robot import Robot, find_robot, load_robot
@@ -24,9 +25,27 @@ TrustOption = Annotated[
     typer.Option("--trust", metavar="FILE", help="A public key to trust; may be repeated."),
 ]
 BackendOption = Annotated[
-    str, typer.Option("--backend", help="auto, onnxruntime or litert, for every function.")
+    str,
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="auto (the fastest here, measured once), first (the first that is installed and has "
+        "a graph), native, onnxruntime, litert, or by function: encoder=litert,cost=native.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def settled(bundle: Bundle, backend: str) -> Choice:
+    """The backend of every function; a measurement that this takes is talked about on stderr."""
+    choice = settle(bundle, backend, tell=_talk)
+    for line in in_words(choice.timings) if choice.fresh else ():
+        _talk(f"  {line}")
+    return choice
+
+
+def _talk(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def bundle_path(robot: Robot, given: Path | None) -> Path:

@@ -23,6 +23,10 @@ def replay(
     recording: Annotated[Path, typer.Argument(metavar="RUN.MCAP", help="The recording.")],
     bundle: BundleOption = None,
     diff: Annotated[bool, typer.Option("--diff", help="Name the first divergence.")] = False,
+    backend: Annotated[
+        str | None,
+        typer.Option("--backend", help="Another backend than the recording names."),
+    ] = None,
     trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,7 +53,7 @@ def replay(
         result = execute(
             opened,
             model,
-            backend=opened.header.backend,
+            backend=backend,
             on_event=lambda number: progress.update(task, completed=number),
         )
     if as_json:

@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
+from edge_wm.backends.choice import spelled
+from edge_wm.bundle import check_fit
 from edge_wm.cli.opening import (
     BackendOption,
     BundleOption,
@@ -24,6 +26,7 @@ from edge_wm.cli.opening import (
     RobotOption,
     TrustOption,
     open_for,
+    settled,
 )
 from edge_wm.cli.view import Viewer
 from edge_wm.errors import SystemTroubleError
@@ -82,7 +85,8 @@ def run(
         f"[dim]bundle {manifest.name} {manifest.version}, signed by "
         f"{signer.name if signer else 'nobody'}: loading it, and checking it on this machine[/]"
     )
-    model = WorldModel(opened, loaded, backend=backend)
+    check_fit(manifest, loaded)  # before time is spent on a measurement
+    model = WorldModel(opened, loaded, backend=spelled(settled(opened, backend).chosen))
     planner = make_planner(planner_settings(manifest, candidates), loaded.axes)
     driver = ModelDriver(model, planner)
     settings = RunSettings.for_robot(loaded, seed)
@@ -91,7 +95,7 @@ def run(
         bundle_name=manifest.name,
         bundle_version=manifest.version,
         bundle_sha256=opened.sha256,
-        backend=backend,
+        backend=model.backend,
         backend_version=backend_versions(model),
         kernel="",
         machine=machine_class(),

@@ -45,7 +45,7 @@ class Header:
     bundle_name: str
     bundle_version: str
     bundle_sha256: str
-    backend: str  # "onnxruntime", "litert", "native"
+    backend: str  # "native", or where functions differ "encoder=onnxruntime,dynamics=native"
     backend_version: str
     kernel: str  # the kernel path that the backend chose, "" where it does not say
     machine: Mapping[str, str]  # the machine class, see `machine_class`

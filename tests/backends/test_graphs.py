@@ -12,9 +12,12 @@ import models
 import numpy as np
 import pytest
 
-from edge_wm import backends
+from edge_wm import __version__, backends
 from edge_wm.backends import choose, load_graph
+from edge_wm.backends.native import chosen_kernels
 from edge_wm.backends.reference import disagreement
+from edge_wm.bundle.program import write_program
+from edge_wm.compiler import compile_graph
 from edge_wm.errors import BackendError, ModelError, UsageError
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "backends"
@@ -86,7 +89,9 @@ def test_every_graph_names_its_library_and_version():
     ready = backends.installed()
     assert load_graph(models.dynamics(), STEP, "onnxruntime").backend == ready["onnxruntime"]
     assert load_graph(DENSE, STEP, "litert").backend == ready["litert"]
-    assert "native" not in ready
+    assert ready["native"] == f"edge-wm {__version__}"
+    blob = write_program(compile_graph(models.dynamics(), STEP, "step"))
+    assert load_graph(blob, STEP, "native").backend == f"native {chosen_kernels()}"
 
 
 @pytest.mark.parametrize(
@@ -150,16 +155,15 @@ def test_a_failing_run_is_a_backend_error():
         load_graph(DENSE, STEP, "litert", name="step")._invoke(inputs)
 
 
-def test_native_says_that_there_are_no_programs_yet():
-    with pytest.raises(BackendError) as caught:
+def test_what_is_no_step_program_is_refused_by_native():
+    with pytest.raises(ModelError) as caught:
         load_graph(b"", STEP, "native", name="dynamics")
     assert str(caught.value) == (
-        "function dynamics: this version of edge-wm has no runner for compiled step programs; "
-        "use --backend onnxruntime or litert"
+        "function dynamics: step program: a step program must have at least 12 bytes"
     )
 
 
-def test_auto_takes_the_first_backend_that_is_installed_and_has_a_graph(
+def test_first_takes_the_first_backend_that_is_installed_and_has_a_graph(
     monkeypatch: pytest.MonkeyPatch,
 ):
     assert choose("cost", ["onnx", "tflite"]) == "onnxruntime"
@@ -173,9 +177,10 @@ def test_a_choice_that_cannot_be_says_what_to_do(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UsageError) as usage:
         choose("cost", ["onnx"], "tensorrt")
     assert str(usage.value) == (
-        "backend must be one of auto, onnxruntime, litert, native; got 'tensorrt'"
+        "backend must be one of auto, first, native, onnxruntime, litert, onnxruntime-cuda, "
+        "onnxruntime-tensorrt; got 'tensorrt'"
     )
-    with pytest.raises(UsageError, match=r"^backend must be one of onnxruntime, litert, native"):
+    with pytest.raises(UsageError, match=r"^backend must be one of native, onnxruntime, litert"):
         load_graph(b"", STEP, "auto")
     with pytest.raises(ModelError) as model:
         choose("cost", ["onnx"], "litert")
@@ -184,7 +189,7 @@ def test_a_choice_that_cannot_be_says_what_to_do(monkeypatch: pytest.MonkeyPatch
         "use another backend or rebuild the bundle"
     )
     monkeypatch.setattr(backends, "installed", dict)
-    for asked in ("auto", "onnxruntime"):
+    for asked in ("first", "onnxruntime"):
         with pytest.raises(BackendError) as missing:
             choose("cost", ["onnx"], asked)
         assert str(missing.value) == (

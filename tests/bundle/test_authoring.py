@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 
 from bundle import tiny
 from bundle.conftest import Written, signing_key, trust_in
+from edge_wm import shipped
 from edge_wm.authoring import build_bundle, sample_input
-from edge_wm.bundle import Function, open_bundle
+from edge_wm.bundle import Function, load_trust, open_bundle
 from edge_wm.bundle.manifest import Input, manifest_from
 from edge_wm.bundle.sizes import RULES
 from edge_wm.bundle.tflite_sizes import TFLITE_RULES
@@ -63,7 +64,11 @@ def test_every_function_gets_a_reference_case(spec: Path, tmp_path: Path) -> Non
     key = signing_key(1)
     built = build_bundle(spec, tmp_path / "x.wmb", key, run)
     bundle = open_bundle(tmp_path / "x.wmb", trust_in(key))
-    assert built.parity == {"encoder.onnx": 0.0, "dynamics.onnx": 0.0, "cost.onnx": 0.0}
+    assert built.parity == {
+        f"{name}.{kind}": 0.0
+        for name in ("encoder", "dynamics", "cost")
+        for kind in ("onnx", "program")
+    }
     assert [case.function for case in bundle.manifest.reference] == ["encoder", "dynamics", "cost"]
     case = bundle.manifest.reference[1]
     z, action = (
@@ -218,7 +223,9 @@ def test_build_inspect_verify_sign_diff(
     facts = json.loads(call(app, "inspect", path, "--json"))
     assert facts["signer"]["kind"] == "developer"
     assert facts["manifest"]["name"] == "tiny"
-    assert "3 reference cases reproduced on onnxruntime" in call(app, "verify", path)
+    assert "3 reference cases reproduced on native" in call(app, "verify", path)
+    on_onnx = call(app, "verify", path, "--backend", "onnxruntime")
+    assert "3 reference cases reproduced on onnxruntime" in on_onnx
     secret = tmp_path / "my.key"
     secret.write_bytes(signing_key(5).signer.private_bytes)
     secret.chmod(0o600)
@@ -253,6 +260,20 @@ def test_verify_runs_the_graphs_on_this_machine(
     build_bundle(spec, tmp_path / "x.wmb", developer_key(), wrong)
     with pytest.raises(ModelError, match="cost"):
         call(app, "verify", tmp_path / "x.wmb")
+
+
+def test_verify_counts_only_the_cases_that_hold_for_the_backend(
+    app: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = shipped.folder("zoo") / "rover" / "rover.wmb"
+    of_programs = [
+        c for c in open_bundle(path, load_trust(())).manifest.reference if c.formats == ("program",)
+    ]
+    assert of_programs, "its int8 programs have cases of their own"
+    held = len(open_bundle(path, load_trust(())).manifest.reference) - len(of_programs)
+    said = call(app, "verify", path, "--backend", "onnxruntime")
+    assert f"{held} reference cases reproduced on onnxruntime" in said
 
 
 def test_verify_says_that_it_does_not_fit(app: typer.Typer, written: Written) -> None:
