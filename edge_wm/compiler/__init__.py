@@ -70,9 +70,7 @@ def compile_graph(
     return finished(inputs, outputs, builder.registers, builder.operations, builder.constants)
 
 
-def int8_layers(
-    blob: bytes | memoryview, function: Function, where: str
-) -> Mapping[str, int]:
+def int8_layers(blob: bytes | memoryview, function: Function, where: str) -> Mapping[str, int]:
     """The layers that precision "int8" makes smaller, in order: name for `keep` -> weights.
 
     Raises: as `compile_graph`.

@@ -25,7 +25,7 @@ class Choice:
 
     int8: tuple[Layer, ...]
     kept: tuple[Layer, ...]  # by measurement, in this order; not those that the user kept
-    errors: Mapping[str, float]  # at the horizon, with `int8`
+    errors: Mapping[str, float]  # the worst up to the horizon, with `int8`
     errors_all_int8: Mapping[str, float]  # before anything was kept by measurement
 
 
@@ -53,6 +53,14 @@ def choose_layers(
         if share > MOST_KEPT:
             _refuse(measurement, worst, errors[worst], bound, kept, share, sensitivity)
         errors = measurement.errors(int8)
+    # An early choice may be needless after later ones: what makes the bundle smallest goes first.
+    for layer in sorted(kept, key=lambda layer: -layer.numbers) if len(kept) > 1 else ():
+        progress("giving layers back to int8", 0, len(kept))
+        with_it = [other for other in layers if other in (*int8, layer)]
+        tried = measurement.errors(with_it)
+        if max(tried.values()) <= bound:
+            int8, errors = with_it, tried
+            kept.remove(layer)
     return Choice(tuple(int8), tuple(kept), errors, first)
 
 
@@ -67,13 +75,13 @@ def _refuse(
 ) -> None:
     manifest = measurement.manifest
     most = ", ".join(f"{layer} ({sensitivity[layer].get(worst, 0.0):.2g} alone)" for layer in kept)
-    at = f" after {manifest.horizon} steps" if worst.startswith("belief.") else ""
+    at = f" up to {manifest.horizon} steps ahead" if worst.startswith("belief.") else ""
     before = f"{len(kept) - 1} layers" if len(kept) != 2 else "1 layer"
     raise RefusedError(
-        f"bundle {manifest.name} {manifest.version}: int8 must keep {worst}{at} within {bound:g} of "
-        f"its spread, found {error:.2g} with {before} kept in float32, and the next would make it "
-        f"{share:.0%} of the weights (at most {MOST_KEPT:.0%}); the error comes from {most}; allow "
-        f"more with --bound {_above(error):g}, or keep these layers yourself with --keep"
+        f"bundle {manifest.name} {manifest.version}: the error of {worst}{at} must be within "
+        f"{bound:g} of its spread, got {error:.2g} with {before} kept in float32, and with one more "
+        f"that would be {share:.0%} of the weights (at most {MOST_KEPT:.0%}); it comes from {most}; "
+        f"allow more with --bound {_above(error):g}, or keep these layers with --keep"
     )
 
 

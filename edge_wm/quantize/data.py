@@ -18,6 +18,7 @@ import math
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -222,7 +223,7 @@ def _of_recording(
         actions = None
         if end_ns <= times[-1] and now_ns >= times[0]:
             edges = [now_ns + h * step_ns for h in range(horizon + 1)]
-            steps = [mean_action(motion, *pair) for pair in zip(edges, edges[1:], strict=False)]
+            steps = [mean_action(motion, *pair) for pair in pairwise(edges)]
             actions = np.stack(steps).reshape(horizon * manifest.block, len(axes))
         yield Moment(
             observation,
@@ -408,8 +409,8 @@ def _reference_goals(bundle: Bundle) -> list[Goal]:
         if found:
             return found
     raise RefusedError(
-        f"bundle {manifest.name}: has no goal in its reference inputs to plan for; give recordings, "
-        "or samples with a goal, with --data"
+        f"bundle {manifest.name}: has no goal in its reference inputs to plan for; give "
+        "recordings, or samples with a goal, with --data"
     )
 
 

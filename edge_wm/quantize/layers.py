@@ -7,7 +7,7 @@ can express runs in both precisions on what it has.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,7 +151,9 @@ class Programs:
             for end in ends:
                 at_end |= np.abs(values - end) < AT_END
             if at_end.mean() >= SATURATED_SHARE:
-                return f"is saturated: {at_end.mean():.1%} of its numbers are an end of {activation}"
+                return (
+                    f"is saturated: {at_end.mean():.1%} of its numbers are an end of {activation}"
+                )
         return None
 
 
@@ -184,10 +186,11 @@ class _Declared:
     ports: list[Port]
 
     @property
-    def outputs(self) -> Iterator[Any]:
-        for port in self.ports:
-            shape = (-1, *port.shape) if port.batched else port.shape
-            yield _Tensor(tensor=port.tensor, shape=shape)
+    def outputs(self) -> list[Any]:
+        return [
+            _Tensor(port.tensor, (-1, *port.shape) if port.batched else port.shape)
+            for port in self.ports
+        ]
 
 
 class _Tensor(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ a latent without a unit and for a pose in meters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,6 @@ from edge_wm.errors import RefusedError
 from edge_wm.planner import CountBudget, make_planner
 from edge_wm.quantize.data import Data, Moment
 from edge_wm.quantize.layers import Layer, Programs
-from edge_wm.reasons import Reason
 from edge_wm.runtime import planner_settings
 from edge_wm.types import Array, Belief, Bool, Float32, Float64
 from edge_wm.world_model import WorldModel
@@ -77,13 +76,13 @@ class Measurement:
         return errors
 
     def errors(self, int8: Collection[Layer]) -> dict[str, float]:
-        """What the bound holds for: "belief.z" at the horizon, "decoder.image", "cost.goal", ...
+        """What the bound holds for: "belief.z" at its worst step, "decoder.image", "cost.goal", ...
 
         What is no part of the belief's way is measured by itself, on float32 beliefs.
         """
         found: dict[str, float] = {}
         if any(layer.function in ON_THE_WAY for layer in int8):
-            found = {f"belief.{name}": steps[-1] for name, steps in self.by_step(int8).items()}
+            found = {f"belief.{name}": max(steps) for name, steps in self.by_step(int8).items()}
         for name in dict.fromkeys(layer.function for layer in int8):
             if name not in ON_THE_WAY:
                 found |= self._head(name, int8)
@@ -131,12 +130,13 @@ class Measurement:
             both = good & np.isfinite(costs[1])
             width = float(np.std(costs[0][good]))
             pairs.append(np.stack([c[both] - costs[0][good].mean() for c in costs]) / width)
-            plans = self._plan(self.model, ours, moment), self._plan(other, his, moment)
-            if plans[0] is None or plans[1] is None:
+            plans = [self._plan(self.model, ours, moment), self._plan(other, his, moment)]
+            found = [plan for plan in plans if plan is not None]
+            if len(found) < 2:
                 continue
             std = np.array(self.manifest.planner.noise_std) if self.manifest.planner else 1.0
-            actions.append(np.abs(plans[0][0] - plans[1][0]) / std)
-            mine, other_s = self.model.rollout(ours, np.stack(plans), moment.goal, SEED).cost
+            actions.append(np.abs(found[0][0] - found[1][0]) / std)
+            mine, other_s = self.model.rollout(ours, np.stack(found), moment.goal, SEED).cost
             gaps.append((other_s - mine) / width)
         progress("comparing returns and plans", len(chosen), len(chosen))
         if not ranks:
@@ -173,7 +173,8 @@ class Measurement:
         drawn = noise.colored(white, noise.color(planner.noise_beta, H))
         actions = moment.actions + drawn * np.array(planner.noise_std, np.float32)
         limits = np.array([_limits(axis) for axis in self.data.axes], np.float32)
-        return np.clip(actions, limits[:, 0], limits[:, 1]).astype(np.float32)
+        clipped: Float32 = np.clip(actions, limits[:, 0], limits[:, 1]).astype(np.float32)
+        return clipped
 
     def _plan(self, model: WorldModel, belief: Belief, moment: Moment) -> Float32 | None:
         """(H, A) SI: what the bundle's planner would do from one belief, for one seed."""
@@ -204,9 +205,9 @@ class Measurement:
                 belief = model.update(moment.observation, moment.last_action)
                 if moment.actions is None:
                     continue
-                good = isinstance(belief, Belief)
-                starts.append(belief if good else None)
-                paths.append(_path(model, belief, moment) if good else None)
+                good = belief if isinstance(belief, Belief) else None
+                starts.append(good)
+                paths.append(None if good is None else _path(model, good, moment))
         steps = self.manifest.horizon + 1
         beliefs = {}
         for tensor in self.manifest.belief:
@@ -221,14 +222,18 @@ class Measurement:
             if wrong:
                 raise RefusedError(
                     f"belief {name}: is not finite in float32 from {wrong} of {len(value)} moments "
-                    f"of {', '.join(s.name for s in self.data.sources)}; give data of the kind that "
-                    "the model was trained on"
+                    f"of {', '.join(s.name for s in self.data.sources)}; give data of the kind "
+                    "that the model was trained on"
                 )
 
     def _listen(self) -> dict[str, list[Mapping[str, Array]]]:
         """What every function is fed, in float32, from some of the moments."""
-        ears = {n: _Ear(g, f) for (n, g), f in zip(self.programs.graphs(()).items(),
-                                                   self.programs.functions.values(), strict=True)}
+        ears = {
+            n: _Ear(g, f)
+            for (n, g), f in zip(
+                self.programs.graphs(()).items(), self.programs.functions.values(), strict=True
+            )
+        }
         model = self._model(ears)
         chosen = set(np.linspace(0, len(self.moments) - 1, LISTENED).round().astype(int).tolist())
         number = -1
@@ -249,7 +254,8 @@ class Measurement:
             rows = np.linspace(0, total - 1, min(IMAGES, total)).round().astype(int)
             model.decode(
                 {
-                    t.name: self.float32.beliefs[t.name].reshape(total, *t.shape)[rows]
+                    t.name: self.float32.beliefs[t.name]
+                    .reshape(total, *t.shape)[rows]
                     .astype(t.dtype)
                     for t in self.manifest.belief
                 }
@@ -278,8 +284,8 @@ class _Ear:
         return [{n: np.concatenate([f[n] for f in self._feeds]) for n in self._batched}]
 
 
-def _path(model: WorldModel, belief: Belief | Reason, moment: Moment) -> Mapping[str, Array]:
-    assert isinstance(belief, Belief) and moment.actions is not None
+def _path(model: WorldModel, belief: Belief, moment: Moment) -> Mapping[str, Array]:
+    assert moment.actions is not None
     actions = np.ascontiguousarray(moment.actions[None], np.float32)
     imagined = model.rollout(belief, actions, moment.goal, SEED, keep_beliefs=True).beliefs
     assert imagined is not None
@@ -294,7 +300,7 @@ def _spread(values: Array) -> float:
     return spread if spread > 1e-6 * largest else 0.0
 
 
-def _rows(given: list[Mapping[str, Array]], tensor: str) -> Float64:
+def _rows(given: Sequence[Mapping[str, Array]], tensor: str) -> Float64:
     """(rows, n)"""
     rows = [np.reshape(g[tensor], (len(g[tensor]), -1)) for g in given]
     return np.concatenate(rows).astype(np.float64)

@@ -17,7 +17,7 @@ import numpy as np
 
 from edge_wm.authoring import TOLERANCE, sample_input
 from edge_wm.backends.reference import disagreement
-from edge_wm.bundle import Bundle, Function, SigningKey, write_bundle
+from edge_wm.bundle import Function, SigningKey, write_bundle
 from edge_wm.bundle.manifest import ReferenceCase, digests, manifest_from
 from edge_wm.errors import ModelError, UsageError
 from edge_wm.quantize.layers import Layer, Programs
@@ -46,7 +46,8 @@ def write_quantized(
 
     programs_only: leave the ONNX and TFLite graphs out.
 
-    Raises: UsageError (a function would have no graph), ModelError, BundleError, SystemTroubleError.
+    Raises: UsageError (a function would have no graph), ModelError, BundleError,
+    SystemTroubleError.
     """
     card = {"int8": quantized.card}
     return _write(
@@ -101,7 +102,9 @@ def _write(
         if programs_only:
             document["functions"][name]["graphs"] = graphs = {"program": graphs["program"]}
         if program is None:
-            cases += [msgspec.to_builtins(c) for c in bundle.manifest.reference if c.function == name]
+            cases += [
+                msgspec.to_builtins(c) for c in bundle.manifest.reference if c.function == name
+            ]
             continue
         exact = _cases(programs, name, function, keep)
         if not programs.is_int8(name, int8):
@@ -132,9 +135,7 @@ def _write(
     return Written(out, out.stat().st_size, sizes, sources)
 
 
-def _cases(
-    programs: Programs, name: str, function: Function, keep: Any
-) -> list[ReferenceCase]:
+def _cases(programs: Programs, name: str, function: Function, keep: Any) -> list[ReferenceCase]:
     """The cases that hold for the ONNX graph, for all formats; a seeded one if there is none.
 
     Raises: ModelError, if the float32 program does not reproduce them.
