@@ -79,9 +79,9 @@ def _refuse(
     before = f"{len(kept) - 1} layers" if len(kept) != 2 else "1 layer"
     raise RefusedError(
         f"bundle {manifest.name} {manifest.version}: the error of {worst}{at} must be within "
-        f"{bound:g} of its spread, got {error:.2g} with {before} kept in float32, and with one more "
-        f"that would be {share:.0%} of the weights (at most {MOST_KEPT:.0%}); it comes from {most}; "
-        f"allow more with --bound {_above(error):g}, or keep these layers with --keep"
+        f"{bound:g} of its spread, got {error:.2g} with {before} kept in float32; one more would "
+        f"be {share:.0%} of the weights, above {MOST_KEPT:.0%}; it comes from {most}; allow more "
+        f"with --bound {_above(error):g}, or keep these layers with --keep"
     )
 
 

@@ -49,8 +49,8 @@ def draw_precision(
 def _figure(card: Mapping[str, Any], title: str, returns: Float32 | None) -> Figure:
     layers = min(len(card["sensitivity"]), LAYERS_SHOWN)
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)
-    figure = Figure(figsize=(12.6, 3.0 + max(2.4, 0.24 * layers)), layout=layout)
-    grid = figure.add_gridspec(2, 3, width_ratios=(5, 4.2, 5), height_ratios=(3.2, 1))
+    figure = Figure(figsize=(12.6, 2.6 + max(2.4, 0.2 * layers)), layout=layout)
+    grid = figure.add_gridspec(2, 3, width_ratios=(5, 4.2, 5), height_ratios=(4, 1))
     _draw_steps(figure.add_subplot(grid[:, 0]), card)
     _draw_returns(figure.add_subplot(grid[0, 1]), card, returns)
     _write_figures(figure.add_subplot(grid[1, 1]), card)
@@ -103,9 +103,9 @@ def _draw_returns(axes: Axes, card: Mapping[str, Any], returns: Float32 | None) 
         axes.plot(limits, limits, color=FAINT, lw=1, zorder=1)
         every = -(-returns.shape[1] // 4000)
         axes.plot(*returns[:, ::every], ".", color=HAPPENED, ms=2.6, alpha=0.35, mew=0, zorder=2)
-        axes.set(xlim=limits, ylim=limits, aspect="equal", adjustable="box")
+        axes.set(xlim=limits, ylim=limits, aspect="equal", adjustable="box", anchor="N")
     axes.set(xlabel="float32, standard deviations", ylabel="int8, standard deviations")
-    axes.set_title(f"Cost of {agreement['candidates']} candidates, {agreement['moments']} moments")
+    axes.set_title(f"Costs of {agreement['moments']} x {agreement['candidates']} candidates")
 
 
 def _write_figures(axes: Axes, card: Mapping[str, Any]) -> None:
@@ -116,18 +116,18 @@ def _write_figures(axes: Axes, card: Mapping[str, Any]) -> None:
     rows = []
     if agreement:
         found = f"{agreement['mean']:.4f}, worst {agreement['worst']:.4f}"
-        rows.append(("rank agreement (Spearman)", found))
+        rows.append(("rank agreement", found))
     if plans:
         found = f"{plans['first_action_mean']:.3f}, p90 {plans['first_action_p90']:.3f}"
-        rows.append(("first actions apart, noise_std", found))
+        rows.append(("first actions apart, in noise", found))
     for precision in ("float32", "int8") if loop else ():
         low, high = loop[f"{precision}_interval"]  # type: ignore[index]
         found = f"{loop[f'{precision}_success']:.0%} ({low:.0%} to {high:.0%})"  # type: ignore[index]
         rows.append((f"success in {loop['episodes']} worlds, {precision}", found))  # type: ignore[index]
     for row, (what, found) in enumerate(rows):
-        height = 0.95 - 0.24 * row
-        axes.text(0.0, height, what, va="top", fontsize=8.5, color="#5d6873")
-        axes.text(1.0, height, found, va="top", ha="right", fontsize=8.5, weight="bold")
+        height = 0.95 - 0.26 * row
+        axes.text(-0.1, height, what, va="top", fontsize=8, color="#5d6873")
+        axes.text(1.0, height, found, va="top", ha="right", fontsize=8, weight="bold")
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.set_axis_off()
 
