@@ -14,6 +14,7 @@ horizon of played actions after them), all of them for a robot that the model fi
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -303,9 +304,9 @@ def _of_npz(bundle: Bundle, path: Path) -> Iterator[Moment]:
 
 
 def _arrays(path: Path) -> dict[str, Array]:
-    read_file(path, MAX_NPZ)  # names a missing file as every other
+    data = io.BytesIO(read_file(path, MAX_NPZ))  # names a missing file as every other
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(data, allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path}: must be an .npz file: {error}") from None

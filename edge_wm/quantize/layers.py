@@ -118,12 +118,16 @@ class Programs:
 
     # ---- what a layer gives on data -----------------------------------------------------------
     def trouble(self, layer: Layer, feeds: list[Mapping[str, Array]]) -> str | None:
-        """Why a layer cannot be measured on what its function was fed; None if it can."""
-        program = self._program(layer.function, frozenset({layer.name}))
+        """Why a layer, in float32, says nothing on what its function was fed; None if it does."""
+        program = self._program(layer.function, frozenset())
+        # The same operations in the same order: those that int8 would change are the layer's.
+        changed = self._program(layer.function, frozenset({layer.name}))
         outputs = dict.fromkeys(
             (o.out.register, o.activation)
-            for o in program.operations
-            if isinstance(o, Dense) and any(s.scale is not None for s in o.segments)
+            for o, other in zip(program.operations, changed.operations, strict=True)
+            if isinstance(o, Dense)
+            and isinstance(other, Dense)
+            and any(s.scale is not None for s in other.segments)
         )
         widths = {register: program.registers[register].width for register, _ in outputs}
         each_row = _batched(program)
