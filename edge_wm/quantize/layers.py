@@ -46,8 +46,9 @@ class Programs:
         self.bundle = bundle
         self.functions = {str(name): f for name, f in bundle.manifest.functions.items()}
         self.not_native: dict[str, str] = {}  # function -> why it has no step program of ours
-        self._blobs: dict[tuple[str, frozenset[str] | None], bytes] = {}
-        self._graphs: dict[tuple[str, frozenset[str] | None], Graph] = {}
+        self._made: dict[tuple[str, frozenset[str]], Program] = {}
+        self._blobs: dict[tuple[str, frozenset[str]], bytes] = {}
+        self._graphs: dict[tuple[str, frozenset[str]], Graph] = {}
         layers: list[Layer] = []
         for name, function in self.functions.items():
             if "onnx" not in function.graphs:
@@ -99,6 +100,11 @@ class Programs:
         return self._blobs[name, choice]
 
     def _program(self, name: str, choice: frozenset[str]) -> Program:
+        if (name, choice) not in self._made:
+            self._made[name, choice] = self._compiled(name, choice)
+        return self._made[name, choice]
+
+    def _compiled(self, name: str, choice: frozenset[str]) -> Program:
         function = self.functions[name]
         keep = {
             layer.name

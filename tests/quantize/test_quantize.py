@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -320,4 +318,3 @@ def test_only_the_data_decides_where_it_lies_not(tmp_path, data):
     cards = [quantize(planted(), [path]).card for path in (data[0], moved)]
     assert cards[0].pop("data")[0]["sha256"] == cards[1].pop("data")[0]["sha256"]
     assert cards[0] == cards[1]
-    assert replace(Settings(), bound=0.1).bound == 0.1
