@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from rich.table import Table
 
 from edge_wm.bundle import Bundle, SigningKey, check_fit, load_trust, open_bundle
 from edge_wm.bundle.signatures import public_key_text
-from edge_wm.cli.bundle import BundleArgument, KeyOption, _key_words, _signing_key
+from edge_wm.cli.bundle import BundleArgument, KeyOption, key_words, signing_key
 from edge_wm.cli.opening import JsonOption, TrustOption
 from edge_wm.errors import MismatchError, UsageError
 from edge_wm.quantize import BOUND, Quantized, Settings, Written
@@ -87,16 +88,16 @@ def quantize(
     from edge_wm.quantize import write_quantized
 
     opened = open_bundle(bundle, load_trust(trust or ()))
-    settings = Settings(
-        tuple(keep or ()), tuple((functions or "").split(",")) if functions else (), bound
-    )
+    chosen = tuple(functions.split(",")) if functions else ()
+    settings = Settings(tuple(keep or ()), chosen, bound)
     if episodes:
         _require_rover(opened)
-    signing = _signing_key(key)
+    signing = signing_key(key)
     with _progress() as tell:
         result = measure(opened, tuple(data or ()), settings, progress=tell)
         if episodes:
-            result.card["closed_loop"] = _closed_loop(result, episodes, signing, tell)
+            driven = _closed_loop(result, episodes, signing, tell)
+            result = replace(result, card=result.card | {"closed_loop": driven})
     if picture is not None:
         from edge_wm.report.precision import draw_precision
 
@@ -111,7 +112,7 @@ def quantize(
     typer.echo(
         f"quantized {out} ({written.size:,} bytes): {len(result.card['int8'])} layers in int8, "
         f"{kept} kept in float32, worst error {max(result.card['errors'].values()):.3f} of the "
-        f"spread (bound {bound:g}); signed with {_key_words(key, signing)}"
+        f"spread (bound {bound:g}); signed with {key_words(key, signing)}"
     )
 
 

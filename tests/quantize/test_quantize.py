@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import models
 import numpy as np
 import pytest
 
@@ -11,7 +12,7 @@ from edge_wm.bundle.program import Dense, read_program
 from edge_wm.compiler import int8_layers
 from edge_wm.errors import MismatchError, RefusedError, UsageError
 from edge_wm.quantize import Settings, quantize, write_float32, write_quantized
-from edge_wm.quantize.measure import spearman
+from edge_wm.quantize.measure import Measurement, spearman
 from quantize import wide
 
 
@@ -86,6 +87,27 @@ def test_of_good_layers_all_become_int8_and_plans_agree(data):
     assert card["plan_agreement"]["first_action_mean"] < 0.4
     assert not card["weak"]
     assert card["data"][0]["kind"] == "npz"
+
+
+def test_a_recurrent_belief_goes_on_from_moment_to_moment(tmp_path):
+    """A posterior's memory: the float32 beliefs are those of a plain loop over all rows."""
+    rows = 300  # more than are imagined from
+    path = wide.samples(tmp_path / "long.npz", rows)
+    result = quantize(wide.bundle(wide.deep(), recurrent=True), [path])
+    arrays = np.load(path)
+    belief, beliefs = np.zeros(wide.WIDTH, np.float32), []
+    for i in range(rows):
+        # The first action is none, which the model's numbers call -offset / scale.
+        last = arrays["action"][i - 1] if i else -models.OFFSET / models.SCALE
+        belief = 0.5 * belief + arrays["odometry"][i] @ wide.E + last @ wide.B
+        beliefs.append(belief)
+    assert result.card["moments"] == 160
+    measurement = Measurement(result.programs, result.data)
+    stamps = [m.observation.stamp_ns // 100_000_000 - 1 for m in measurement.moments]
+    expected = np.array(beliefs)[stamps]
+    found = measurement.float32.beliefs["z"][:, 0]
+    assert np.allclose(found, expected, atol=1e-4)
+    assert result.card["int8"] == ["dynamics:first", "dynamics:second"]
 
 
 # ---- the greedy choice ----------------------------------------------------------------------

@@ -74,7 +74,20 @@ def _cost() -> bytes:
     return models.onnx_file(inputs, nodes, {"goal": ["K"], "effort": ["K", 1]}, constants)
 
 
-def bundle(dynamics: bytes, **changes: Any) -> Bundle:
+def posterior() -> bytes:
+    """z = 0.5 z before + what is seen + what was done."""
+    nodes = [
+        node("Mul", "z half", "before"),
+        node("MatMul", "last B", "done"),
+        node("Add", "before seen", "sum"),
+        node("Add", "sum done", "next"),
+    ]
+    inputs = {"z": [1, WIDTH], "seen": [1, WIDTH], "last": [1, 2]}
+    constants = {"half": np.array(0.5, np.float32), "B": B}
+    return models.onnx_file(inputs, nodes, {"next": [1, WIDTH]}, constants)
+
+
+def bundle(dynamics: bytes, *, recurrent: bool = False, **changes: Any) -> Bundle:
     encoder = models.onnx_file(
         {"odometry": [1, 6]}, [node("MatMul", "odometry E", "z")], {"z": [1, WIDTH]}, {"E": E}
     )
@@ -90,6 +103,13 @@ def bundle(dynamics: bytes, **changes: Any) -> Bundle:
             "goal=cost.goal:-1 effort=cost.effort:-1,1",
         ),
     }
+    if recurrent:
+        functions["encoder"]["outputs"][0]["target"] = "latent.seen"
+        functions["posterior"] = part(
+            {"onnx": posterior()},
+            f"z=belief.z:1,{WIDTH} seen=latent.seen:1,{WIDTH} last=last_action:1,2",
+            f"next=belief.z:1,{WIDTH}",
+        )
     return models.bundle(
         functions, _reference(), belief=[{"name": "z", "shape": [WIDTH]}], horizon=HORIZON,
         **changes,
