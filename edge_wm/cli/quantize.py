@@ -40,8 +40,8 @@ def quantize(
             help="What to measure on; may be repeated. A recording of `edge-wm run`; or an .npz "
             "with, for each model step a row, arrays named after the graphs' input tensors: each "
             "input of `encoder`, the action of `dynamics` (in the graph's numbers), and optionally "
-            "the goal (`edge-wm bundle inspect` and a missing array's error name them: camera, "
-            "odometry, action and goal for the rover). Without it, the bundle's reference inputs "
+            "the goal (for the rover: camera, odometry, action, goal; the error about a missing "
+            "array lists those of your bundle). Without it, the bundle's reference inputs "
             "and seeded random actions, which says less.",
         ),
     ] = None,
