@@ -25,7 +25,7 @@ Not thread-safe: one WorldModel belongs to one plan tick.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -84,25 +84,53 @@ class WorldModel:
             ModelError: a graph crashes or hangs its library, is refused by it, or does not give
                 its reference outputs on this machine.
         """
-        self.manifest = manifest = bundle.manifest
+        manifest = bundle.manifest
         check_fit(manifest, robot)
         _require_runnable(manifest)
-        self._functions: dict[str, Function] = {str(n): f for n, f in manifest.functions.items()}
+        functions: dict[str, Function] = {str(n): f for n, f in manifest.functions.items()}
         chosen = settle(bundle, backend, threads=threads).chosen
         probe(bundle, chosen, threads=threads)
-        self._graphs: dict[str, Graph] = {}
-        for name, function in self._functions.items():
+        graphs: dict[str, Graph] = {}
+        for name, function in functions.items():
             digests = {str(kind): digest for kind, digest in function.graphs.items()}
             blob = bundle.blob(digests[BACKENDS[chosen[name]]])
             rows = largest_batch(manifest, name)
-            self._graphs[name] = load_graph(
+            graphs[name] = load_graph(
                 blob, function, chosen[name], name=name, threads=threads, rows=rows
             )
-            warm_up(function, self._graphs[name], rows)
-        cases = cases_for(manifest.reference, chosen)
-        require_reference(bundle, self._functions, cases, self._graphs)
-        self._native = native_rollout(manifest, self._graphs, threads)
+            warm_up(function, graphs[name], rows)
+        require_reference(bundle, functions, cases_for(manifest.reference, chosen), graphs)
+        frames = {s.frame for s in robot.streams.values() if s.type == "odometry"}
+        self._join(manifest, graphs, frames, threads)
         self.backend = spelled(chosen)  # makes the same choice again, without measuring
+
+    @classmethod
+    def of_graphs(
+        cls, manifest: Manifest, graphs: Mapping[str, Graph], pose_frames: Collection[str]
+    ) -> WorldModel:
+        """A world model of graphs that the caller loaded and answers for: to measure, not to drive.
+
+        pose_frames: the frames that a pose goal may be given in.
+
+        Raises: MismatchError, ModelError, as making one of a bundle does for its manifest.
+        """
+        _require_runnable(manifest)
+        model = cls.__new__(cls)
+        model._join(manifest, graphs, pose_frames, threads=1)
+        return model
+
+    def _join(
+        self,
+        manifest: Manifest,
+        graphs: Mapping[str, Graph],
+        pose_frames: Collection[str],
+        threads: int,
+    ) -> None:
+        """Join loaded functions to a model."""
+        self.manifest = manifest
+        self._functions: dict[str, Function] = {str(n): f for n, f in manifest.functions.items()}
+        self._graphs = dict(graphs)
+        self._native = native_rollout(manifest, self._graphs, threads)
         # function -> library and version that runs it, for the recording's header.
         self.backends: dict[str, str] = {name: g.backend for name, g in self._graphs.items()}
 
@@ -112,7 +140,7 @@ class WorldModel:
         self._offset = np.array([axis.offset for axis in needs], np.float32)
         self._is_position = np.array([axis.kind == "position" for axis in needs])
         self._weights = {name: term.weight for name, term in manifest.cost_terms.items()}
-        self._pose_frames = {s.frame for s in robot.streams.values() if s.type == "odometry"}
+        self._pose_frames = frozenset(pose_frames)
         self._goal: tuple[Goal, dict[str, Array]] | None = None
         self.reset(0)
 

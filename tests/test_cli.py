@@ -34,12 +34,16 @@ def call(*arguments: str, cwd: Path | None = None, **environment: str):
 def test_help_lists_every_command_and_the_exit_codes():
     done = call("--help")
     assert done.returncode == 0
-    for name in ("run", "eval", "robot", "bundle", "replay", "report", "explain", "doctor"):
+    for name in (
+        *("run", "eval", "robot", "bundle", "quantize", "replay", "report", "explain", "doctor"),
+    ):
         assert re.search(rf"^│ {name} ", done.stdout, re.MULTILINE), name
     assert "0 ok, 1 failed, 2 wrong usage, 3 refused" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["run", "eval", "replay", "report", "explain", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["run", "eval", "quantize", "replay", "report", "explain", "doctor"]
+)
 def test_every_command_has_json(command):
     assert "--json" in call(command, "--help").stdout
 

@@ -21,9 +21,11 @@ FLOORS: Mapping[int, frozenset[str]] = {
     0: frozenset({"errors", "types", "modes", "reasons", "shipped", "numbers", "_native"}),
     1: frozenset({"robot", "bundle", "recording", "device", "noise"}),
     2: frozenset({"backends", "synchronizer", "odometry", "planner", "trajectory", "guard"}),
-    3: frozenset({"world_model", "compiler", "quantize"}),
+    3: frozenset({"world_model", "compiler"}),
     4: frozenset({"runtime", "simulation", "authoring", "importers", "deploy"}),
-    5: frozenset({"evaluation", "replay", "report", "doctor", "provision", "calibrate"}),
+    5: frozenset(
+        {"evaluation", "replay", "report", "doctor", "provision", "calibrate", "quantize"}
+    ),
     6: frozenset({"cli"}),
     7: frozenset({"__main__"}),
 }

@@ -23,6 +23,7 @@ from edge_wm.cli.bundle import app as bundle_app
 from edge_wm.cli.doctor import doctor
 from edge_wm.cli.evaluate import evaluate
 from edge_wm.cli.explain import explain
+from edge_wm.cli.quantize import quantize
 from edge_wm.cli.replay import replay
 from edge_wm.cli.report import report
 from edge_wm.cli.robot import app as robot_app
@@ -42,6 +43,7 @@ app.command("run")(run)
 app.command("eval")(evaluate)
 app.command("replay")(replay)
 app.command("report")(report)
+app.command("quantize")(quantize)
 app.add_typer(robot_app, name="robot")
 app.add_typer(bundle_app, name="bundle")
 app.command("explain")(explain)

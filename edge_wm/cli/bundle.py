@@ -58,7 +58,7 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Build a bundle from graphs and a spec, check it, and sign it."""
-    signing = _signing_key(key)
+    signing = signing_key(key)
     built = build_bundle(spec, out, signing, _run)
     if as_json:
         result = {
@@ -77,7 +77,7 @@ def build(
     for name, why in built.not_native.items():
         typer.echo(f"{name} does not run on the native kernels: {why}", err=True)
     size = out.stat().st_size
-    typer.echo(f"built {out} ({size:,} bytes), signed with {_key_words(key, signing)}")
+    typer.echo(f"built {out} ({size:,} bytes), signed with {key_words(key, signing)}")
 
 
 @app.command()
@@ -159,7 +159,7 @@ def sign(
 ) -> None:
     """Sign a bundle in place of its present signature; nothing else in it changes."""
     opened = examine_bundle(bundle, load_trust(trust or ()))
-    signing = _signing_key(key)
+    signing = signing_key(key)
     if public is not None:
         name = "developer" if key is None else signing.name
         write_atomically(public, iter([public_key_text(signing, name, ["model"]).encode()]))
@@ -168,7 +168,7 @@ def sign(
         result = {"path": str(out or bundle), "was": opened.key_id, "key_id": signing.key_id}
         typer.echo(json.dumps(result))
         return
-    typer.echo(f"signed {out or bundle} with {_key_words(key, signing)}; it was {_title(opened)}")
+    typer.echo(f"signed {out or bundle} with {key_words(key, signing)}; it was {_title(opened)}")
 
 
 @app.command()
@@ -205,7 +205,8 @@ def _run(
     return load_graph(blob, function, backend, name=name).run(inputs)
 
 
-def _signing_key(path: Path | None) -> SigningKey:
+def signing_key(path: Path | None) -> SigningKey:
+    """The key in a file, or this machine's developer key, which is made where there is none."""
     if path is not None:
         return load_signing_key(path)
     made = not (config_folder() / "developer.key").exists()
@@ -219,7 +220,8 @@ def _signing_key(path: Path | None) -> SigningKey:
     return key
 
 
-def _key_words(path: Path | None, key: SigningKey) -> str:
+def key_words(path: Path | None, key: SigningKey) -> str:
+    """A key as the last line of a command names it."""
     return f"{'the developer key' if path is None else f'key {key.name!r}'} {key.key_id[:16]}"
 
 

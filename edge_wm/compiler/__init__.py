@@ -33,7 +33,7 @@ from edge_wm.compiler.graph import import_graph
 from edge_wm.compiler.places import Pieces
 from edge_wm.errors import ModelError
 
-__all__ = ["Precision", "compile_graph"]
+__all__ = ["Precision", "compile_graph", "int8_layers"]
 
 RULES: Mapping[str, Callable[[Builder], Any]] = {
     **elementwise.RULES,
@@ -66,6 +66,26 @@ def compile_graph(
     Raises: UnsupportedOperation, naming the node: the function can run on onnxruntime.
     ModelError: the graph is malformed, too large, or not the function's.
     """
+    builder, inputs, outputs = _lowered(blob, function, where, precision, keep)
+    return finished(inputs, outputs, builder.registers, builder.operations, builder.constants)
+
+
+def int8_layers(blob: bytes | memoryview, function: Function, where: str) -> Mapping[str, int]:
+    """The layers that precision "int8" makes smaller, in order: name for `keep` -> weights.
+
+    Raises: as `compile_graph`.
+    """
+    return _lowered(blob, function, where, "int8", ())[0].layers
+
+
+def _lowered(
+    blob: bytes | memoryview,
+    function: Function,
+    where: str,
+    precision: Precision,
+    keep: Collection[str],
+) -> tuple[Builder, tuple[Port, ...], tuple[Port, ...]]:
+    """Every node's operations; the ports of inputs and outputs."""
     graph = import_graph(blob, function, where)
     fuse(graph)
     builder = Builder(graph, precision, keep)
@@ -75,8 +95,7 @@ def compile_graph(
         if node.op not in RULES:
             builder.refuse(WHY.get(node.op, "there is no rule for it"))
         RULES[node.op](builder)
-    outputs = tuple(_output(builder, o) for o in function.outputs)
-    return finished(inputs, outputs, builder.registers, builder.operations, builder.constants)
+    return builder, inputs, tuple(_output(builder, o) for o in function.outputs)
 
 
 def _input(b: Builder, i: Input) -> Port:

@@ -50,6 +50,7 @@ class Builder:
         self.registers: list[Register] = []
         self.operations: list[Operation] = []
         self.constants: list[Array] = []
+        self.layers: dict[str, int] = {}  # what int8 makes smaller: name -> numbers
         self._known: dict[tuple[str, Shape, bytes], int] = {}  # constants by what they hold
         self._fixed: dict[int, int] = {}  # constant -> its register
         self._packed: dict[tuple[int, Shape, bytes], int] = {}  # copies by what they copy
@@ -246,6 +247,9 @@ class Builder:
         """
         tokens = parts[0][0].shape[0]
         numbers = sum(weight.size for _, weight in parts)
+        if numbers >= QUANTIZED:
+            name = next((name for name in names if name), "")
+            self.layers[name] = self.layers.get(name, 0) + numbers
         exact = self.precision == "float32" or numbers < QUANTIZED or self.keep & set(names)
         segments = []
         for x, weight in parts:
