@@ -263,6 +263,20 @@ void dense_f32(const k::DenseF32 &d) {
     }
 }
 
+// Whether sixteen outputs can be stored as they are, but for what is added to them: `direct` below.
+// `finish` takes longer than the products of a layer of a few dozen inputs.
+template <typename Dense>
+inline bool is_direct(const Dense &d, size_t panel) {
+    return d.function == Function::none && d.n - panel * kLanes >= kLanes;
+}
+template <typename Dense>
+inline void direct(const Dense &d, F16 y, size_t row, size_t panel) {
+    float *out = d.out + row * d.out_stride + panel * kLanes;
+    if (d.add) y = add(load(out), y);
+    if (d.bias) y = add(y, load(d.bias + panel * kLanes));
+    store(out, y);
+}
+
 // From the sums of products of some rows' sixteen outputs to what the next operation reads. A call
 // of its own, through memory: inlined it takes registers from the accumulators of the products.
 template <typename Dense>
