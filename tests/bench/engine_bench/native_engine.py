@@ -1,20 +1,22 @@
 """The one file of the benchmark that knows edge-wm's native engine.
 
 Functions are compiled and run as step programs; rollouts are whole ones, as WorldModel makes them
-where all functions are native. The planner is the numpy loop that drives the peers too: to time
-the engine's own, give `NativeEngine` a method `plan(case, seed) -> (H, A)`, and `planning.work`
-calls that instead.
+where all functions are native. Plans are made by edge-wm's own planner in compiled code; the peers
+are driven by the numpy loop in planning.py, with as many candidates in as many iterations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 
 from edge_wm.bundle.manifest import FORMAT, AxisNeed, BeliefTensor, Manifest, Needs
-from edge_wm.types import Array
+from edge_wm.planner import CountBudget, Planner, PlannerSettings, make_planner
+from edge_wm.types import Array, Belief, PolicyProposal
 from engine_bench.case import Case
 from engine_bench.imagination import Engine, Imagined, StepEngine
 
@@ -50,6 +52,8 @@ def load(case: Case, precision: Precision, threads: int = 1) -> Engine:
 class NativeEngine:
     """Rollouts in one call; the policy's proposals and encoders function by function."""
 
+    _planner: Planner | None = None
+
     def __init__(self, case: Case, rollout: Any, steps: StepEngine) -> None:
         self._case = case
         self._rollout = rollout
@@ -75,6 +79,65 @@ class NativeEngine:
         cost, infeasible, _, _ = run(keep=False)
         cost = np.where(infeasible & np.isfinite(cost), np.float32(np.inf), cost)
         return Imagined(cost, _LastBelief(list(self._belief), lambda: run(keep=True)[3]))
+
+    def plan(self, case: Case, seed: int) -> Array:
+        """(H, A): the chosen sequence of the compiled planner."""
+        planning = case.planning
+        assert planning is not None
+        H, A, P = case.horizon, case.action, planning.policy_candidates
+        if self._planner is None:
+            settings = PlannerSettings(
+                kind=planning.kind,
+                horizon=H,
+                step_ns=round(case.step_s * 1e9),
+                candidates=planning.candidates,
+                iterations=planning.iterations,
+                elites=planning.elites,
+                noise_std=(planning.std[1],) * A,
+                temperature=1 / planning.temperature,
+                policy_candidates=P,
+            )
+            axes: Any = [
+                SimpleNamespace(name=f"axis{i}", kind="velocity", velocity_min=-1, velocity_max=1)
+                for i in range(A)
+            ]
+            self._planner = make_planner(settings, axes)
+        policy = None
+        if P:
+            random = np.random.default_rng(seed)
+            proposed = self.propose(random.standard_normal((H, P, A), np.float32))
+            policy = PolicyProposal(proposed.mean(axis=1), proposed.std(axis=1))
+        self._planner.reset(seed)
+        proposal = self._planner.propose(
+            Belief(0, self._belief), _NO_GOAL, _Prepared(self), CountBudget(10**6),
+            stamp_ns=0, policy=policy,
+        )  # fmt: skip
+        return proposal.actions
+
+
+_NO_GOAL: Any = None  # the case's goals are tensors already
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """The engine's rollout as the planner takes it (edge_wm.planner.NativeRollout)."""
+
+    engine: NativeEngine
+    passes: None = None
+
+    def native(self, belief: Any, goal: Any) -> Any:
+        rollout, case = self.engine._rollout, self.engine._case
+        rollout.prepare(
+            self.engine._belief, self.engine._goals, dt=case.step_s, weights=case.weights
+        )
+        return rollout.imagination()
+
+    def term_names(self, goal: Any) -> list[str]:
+        names: list[str] = self.engine._rollout.terms
+        return names
+
+    def __call__(self, belief: Any, actions: Any, goal: Any, seed: int) -> Any:
+        raise AssertionError("the case's model is native and reads no noise")
 
 
 class _LastBelief(Mapping[str, Array]):
