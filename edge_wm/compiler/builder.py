@@ -37,6 +37,9 @@ from edge_wm.types import Array
 Precision = Literal["float32", "int8"]
 QUANTIZED = 1024  # numbers that a weight must have to become int8
 
+# Inputs of a segment below which it stays float32: quantizing its rows would cost more than it saves.
+NARROW = 16
+
 
 class Builder:
     """A program in the making."""
@@ -252,8 +255,9 @@ class Builder:
             self.layers[name] = self.layers.get(name, 0) + numbers
         exact = self.precision == "float32" or numbers < QUANTIZED or self.keep & set(names)
         segments = []
-        for x, weight in parts:
-            weight, scale = (weight, None) if exact else quantized(weight)
+        for x, weight in self._narrow_joined(parts) if numbers >= QUANTIZED else parts:
+            narrow = weight.shape[1] < NARROW
+            weight, scale = (weight, None) if exact or narrow else quantized(weight)
             segments.append(
                 Segment(
                     x=self.rows(x),
@@ -264,6 +268,24 @@ class Builder:
             )
         held = None if bias is None or not bias.any() else self.hold(bias)
         self.emit(Dense(tokens=tokens, size=size, out=out, segments=tuple(segments), bias=held))
+
+    def _narrow_joined(self, parts: Sequence[tuple[Place, Array]]) -> list[tuple[Place, Array]]:
+        """The parts, those of a few inputs each (an action, a step's duration) copied into one.
+
+        A segment goes once over all of a layer's sums, whatever its width: three of 2, 2 and 1
+        inputs cost the rover's first layer as much as the 64 of its latent.
+        """
+        narrow = [part for part in parts if part[1].shape[1] < NARROW]
+        if len(narrow) < 2:
+            return list(parts)
+        tokens, width = parts[0][0].shape[0], sum(weight.shape[1] for _, weight in narrow)
+        together, first = self.new((tokens, width)), 0
+        for x, weight in narrow:
+            end = first + weight.shape[1]
+            self.copy(together.moved(together.index[:, first:end]), x)
+            first = end
+        wide = [part for part in parts if part[1].shape[1] >= NARROW]
+        return [*wide, (together, np.concatenate([weight for _, weight in narrow], axis=1))]
 
 
 def quantized(weight: Array) -> tuple[Array, Array]:

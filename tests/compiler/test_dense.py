@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compiler.graphs import agree, kinds, node
+from compiler.graphs import agree, compiled, kinds, node
 from edge_wm.bundle.program import Dense, Patches
 
 RANDOM = np.random.default_rng(3)
@@ -109,6 +109,21 @@ def test_a_concatenation_becomes_segments():
     (layer,) = program.operations
     assert isinstance(layer, Dense)
     assert [segment.size for segment in layer.segments] == [5, 3, 2]
+
+
+def test_a_wide_layer_s_narrow_inputs_become_one_float32_segment():
+    nodes = [node("Concat", "x z wide k", "all", axis=-1), node("Gemm", "all w", "y")]
+    inputs = {**X, "z": ["K", 3], "wide": ["K", 20], "k": ["K", 2]}
+    constants = {"w": RANDOM.standard_normal((30, 64))}
+    y = {"y": ["K", 64]}
+    program = agree(inputs, nodes, y, constants)
+    *copies, layer = program.operations
+    assert kinds(program) == ["copy", "copy", "copy", "dense"], copies
+    assert isinstance(layer, Dense)
+    assert [segment.size for segment in layer.segments] == [20, 10]
+    layer = compiled(inputs, nodes, y, constants, precision="int8").operations[-1]
+    assert isinstance(layer, Dense)
+    assert [segment.scale is None for segment in layer.segments] == [False, True]
 
 
 def test_slices_are_read_where_they_lie():
