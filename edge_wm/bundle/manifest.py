@@ -191,7 +191,7 @@ class CostTerm(_Part, frozen=True, kw_only=True):
     meaning: str
 
 
-class ReferenceCase(_Part, frozen=True, kw_only=True):
+class ReferenceCase(_Part, frozen=True, kw_only=True, omit_defaults=True):
     """Inputs and outputs of one function, computed where the bundle was built.
 
     Blobs hold the raw C-order little-endian tensors; a batch axis follows from the size. A
