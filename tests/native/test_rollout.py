@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import models
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -199,9 +204,26 @@ def compiled(functions: Mapping[str, Any], **changes: Any) -> Bundle:
     return models.bundle(made, **changes)
 
 
+def rover_in_float32() -> Bundle:
+    """The shipped rover, its int8 dynamics compiled anew, to be near what onnxruntime gives."""
+    opened = open_bundle(shipped.folder("zoo") / "rover" / "rover.wmb", load_trust())
+    functions, blobs = dict(opened.manifest.functions), dict(opened.blobs)
+    for name in ROLLED_OUT:
+        function = functions[name]  # type: ignore[index]
+        program = compile_graph(opened.blob(function.graphs["onnx"]), function, name)
+        blob = write_program(program)
+        blobs[models.digest(blob)] = memoryview(blob)
+        graphs = {**function.graphs, "program": models.digest(blob)}
+        functions[name] = msgspec.structs.replace(function, graphs=graphs)  # type: ignore[index]
+    manifest = msgspec.structs.replace(opened.manifest, functions=functions)
+    return replace(opened, manifest=manifest, blobs=blobs)
+
+
 def bundle_named(name: str) -> Bundle:
     if name == "rover":
         return open_bundle(shipped.folder("zoo") / "rover" / "rover.wmb", load_trust())
+    if name == "rover in float32":
+        return rover_in_float32()
     functions, changes = MODELS[name]
     return compiled(functions(), **changes)
 
@@ -222,7 +244,7 @@ def model_of(bundle: Bundle, backend: str = "native") -> WorldModel:
     return WorldModel.of_graphs(bundle.manifest, graphs_of(bundle, backend), {GOAL.frame})
 
 
-BUNDLES = {name: bundle_named(name) for name in (*MODELS, "rover")}
+BUNDLES = {name: bundle_named(name) for name in (*MODELS, "rover", "rover in float32")}
 
 
 # ---- what goes in ---------------------------------------------------------------------------
@@ -336,7 +358,7 @@ def assert_same_bits(got: Rollout, wanted: Rollout, first: int | None = None) ->
 
 
 # ---- against the loop, and against onnxruntime --------------------------------------------------
-@pytest.mark.parametrize("name", [*MODELS, "rover"])
+@pytest.mark.parametrize("name", BUNDLES)
 def test_the_same_bits_as_one_function_after_the_other(name: str) -> None:
     bundle = BUNDLES[name]
     model, graphs = model_of(bundle), graphs_of(bundle, "native")
@@ -349,7 +371,7 @@ def test_the_same_bits_as_one_function_after_the_other(name: str) -> None:
             assert_same_bits(got, looped(bundle, graphs, belief, actions, 9))
 
 
-@pytest.mark.parametrize("name", [*MODELS, "rover"])
+@pytest.mark.parametrize("name", [*MODELS, "rover in float32"])
 def test_near_what_onnxruntime_gives(name: str) -> None:
     bundle = BUNDLES[name]
     native, other = model_of(bundle), model_of(bundle, "onnxruntime")
@@ -516,13 +538,12 @@ def test_a_cost_that_overflows_spoils_its_own_candidate_alone() -> None:
 def test_the_planners_compiled_loop_proposes_what_the_python_loop_proposes() -> None:
     bundle = BUNDLES["rover"]
     model = model_of(bundle)
-    axes = [ROVER.axes[axis.name] for axis in bundle.manifest.needs.axes]
     settings = planner_settings(bundle.manifest)
     belief = belief_of(bundle)
     assert model.imagination(belief, GOAL) is not None
     proposals = []
     for native in (True, False):
-        planner = make_planner(replace(settings, iterations=3), axes, native=native)
+        planner = make_planner(replace(settings, iterations=3), ROVER.axes, native=native)
         planner.reset(11)
         made = []
         for plan in range(3):
@@ -568,3 +589,39 @@ def test_a_function_that_cannot_be_compiled_is_rolled_out_on_onnxruntime(name: s
     wanted = model_of(BUNDLES["constraint and value"]).rollout(belief, actions, GOAL, 9)
     np.testing.assert_allclose(got.cost, wanted.cost, rtol=1e-5)
     np.testing.assert_array_equal(got.infeasible, wanted.infeasible)
+
+
+# ---- what a call may not do -----------------------------------------------------------------
+def test_no_candidates_and_no_steps_are_refused_or_do_nothing() -> None:
+    bundle = BUNDLES["bare"]
+    rollout = NativeRollout(bundle.manifest, graphs_of(bundle, "native"))
+    for shape in ((0, 3, 2), (3, 0, 2)):
+        with pytest.raises(ValueError, match="^K and steps are at least 1$"):
+            rollout.run(
+                belief_of(bundle).tensors,
+                goals_of(GOAL),
+                np.zeros(shape, np.float32),
+                dt=0.1,
+                weights={},
+            )
+    cost, infeasible, terms = rollout.imagination().imagine(np.zeros((0, 4, 2), np.float32), 0)
+    assert (cost.shape, infeasible.shape, terms.shape) == ((0,), (0,), (2, 0))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts glibc's allocations")
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_a_rollout_allocates_nothing_and_touches_no_new_page(tmp_path: Path) -> None:
+    here = Path(__file__).resolve().parent
+    cpp = here.parent.parent / "cpp"
+    program = tmp_path / "allocations"
+    sources = [
+        here / "rollout_allocations.cpp",
+        *(cpp / "rollout").glob("*.cpp"),
+        cpp / "program" / "program.cpp",
+        cpp / "kernels" / "kernels_plain.cpp",
+        cpp / "kernels" / "nonfinite.cpp",
+    ]
+    command = ["c++", "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off"]
+    subprocess.run([*command, "-pthread", *map(str, sources), "-o", program], check=True)
+    done = subprocess.run([program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
