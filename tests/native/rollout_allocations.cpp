@@ -37,7 +37,7 @@ using namespace edge_wm;
 
 namespace {
 
-constexpr std::size_t kMemory = 150, kAction = 3, kHidden = 200, kSteps = 7, kMost = 301;
+constexpr std::size_t kMemory = 43, kAction = 3, kHidden = 70, kSteps = 3, kMost = 211;
 
 ConstantData matrix(std::size_t rows, std::size_t columns, bool int8) {
     ConstantData made;

@@ -442,15 +442,15 @@ def test_a_weight_that_a_lookup_or_a_register_also_reads() -> None:
     table = random(8, 5)
     embed = Lookup(tokens=1, size=5, out=Rows(register=2, offset=0, stride=5),
                    x=Rows(register=0, offset=0, stride=1), table=0)  # fmt: skip
-    dense = Dense(tokens=1, size=8, out=Rows(register=1, offset=0, stride=8),
-                  segments=(Segment(x=Rows(register=2, offset=0, stride=5), size=5, weight=0),))  # fmt: skip
+    part = Segment(x=Rows(register=2, offset=0, stride=5), size=5, weight=0)
+    dense = Dense(tokens=1, size=8, out=Rows(register=1, offset=0, stride=8), segments=(part,))
     program = program_of([1], [8], [embed, dense], [table], between=[5])
     for rows in (1, 7):
         index = {"in0": (np.arange(rows, dtype=np.float32) % 8)[:, None]}
         check(program, index, rows)
     held = replace(
         program,
-        outputs=(*program.outputs, Port(tensor="table", shape=(8, 5), batched=True, register=3)),
+        outputs=(*program.outputs, Port(tensor="table", shape=(40,), batched=True, register=3)),
         registers=(*program.registers, Register(width=40, constant=0)),
     )
     held = read_program(write_program(held), "program")

@@ -160,8 +160,10 @@ def _wide_encoder() -> dict[str, Any]:
         {"pick": models.PICK, "more": np.ones((6, 37), np.float32)},
     )
     return part(
-        {"onnx": graph}, "odometry=observation.odometry:1,6", "z=belief.z:1,3 memory=belief.memory:1,37"
-    )  # fmt: skip
+        {"onnx": graph},
+        "odometry=observation.odometry:1,6",
+        "z=belief.z:1,3 memory=belief.memory:1,37",
+    )
 
 
 def growing() -> dict[str, Any]:
@@ -596,7 +598,7 @@ def test_no_candidates_and_no_steps_are_refused_or_do_nothing() -> None:
     bundle = BUNDLES["bare"]
     rollout = NativeRollout(bundle.manifest, graphs_of(bundle, "native"))
     for shape in ((0, 3, 2), (3, 0, 2)):
-        with pytest.raises(ValueError, match="^K and steps are at least 1$"):
+        with pytest.raises(ValueError, match=r"^K and steps are at least 1$"):
             rollout.run(
                 belief_of(bundle).tensors,
                 goals_of(GOAL),
