@@ -166,6 +166,57 @@ def _wide_encoder() -> dict[str, Any]:
     )
 
 
+def passing() -> dict[str, Any]:
+    """Two beliefs change places, one stays, one depends on dt alone, two are the same tensor."""
+    names = ("a", "b", "kept", "timed", "one", "two")
+    beliefs = {name: ["K", 19] for name in names}
+    dynamics = onnx_file(
+        {**beliefs, "action": ["K", 2], "dt": ["K", 1]},
+        [
+            node("MatMul", "action W", "push"),
+            node("Add", "a push", "b_next"),
+            node("Identity", "b", "a_next"),
+            node("Identity", "kept", "kept_next"),
+            node("Mul", "dt row", "timed_next"),
+            node("Add", "one timed", "one_next"),
+            node("Identity", "one_next", "two_next"),
+        ],
+        {f"{name}_next": ["K", 19] for name in names},
+        {"W": np.ones((2, 19), np.float32), "row": np.arange(19, dtype=np.float32)},
+    )
+    cost = onnx_file(
+        {**beliefs, "pose": ["K", 4]},
+        [
+            node("Concat", "a b two", "all", axis=1),
+            node("ReduceMean", "all", "goal", axes=[1], keepdims=0),
+            node("ReduceMax", "timed", "effort", axes=[1], keepdims=0),
+        ],
+        {"goal": ["K"], "effort": ["K"]},
+    )
+    read = " ".join(f"{name}=belief.{name}:-1,19" for name in names)
+    given = " ".join(f"{name}_next=belief.{name}:-1,19" for name in names)
+    return {
+        "dynamics": part({"onnx": dynamics}, read + " action=action:-1,2 dt=dt:-1,1", given),
+        "cost": part(
+            {"onnx": cost},
+            read + " pose=goal.pose:-1,4",
+            "goal=cost.goal:-1 effort=cost.effort:-1",
+        ),
+        "encoder": _encoder_of(names),
+    }
+
+
+def _encoder_of(names: Sequence[str]) -> dict[str, Any]:
+    graph = onnx_file(
+        {"odometry": [1, 6]},
+        [node("MatMul", f"odometry W_{name}", name) for name in names],
+        {name: [1, 19] for name in names},
+        {f"W_{name}": np.ones((6, 19), np.float32) for name in names},
+    )
+    given = " ".join(f"{name}=belief.{name}:1,19" for name in names)
+    return part({"onnx": graph}, "odometry=observation.odometry:1,6", given)
+
+
 def growing() -> dict[str, Any]:
     """z' = z * (the first number of the action): overflows, or becomes NaN, by itself."""
     dynamics = _dynamics(
@@ -178,6 +229,7 @@ def growing() -> dict[str, Any]:
 
 
 TWO = {"belief": [{"name": "z", "shape": [3]}, {"name": "memory", "shape": [37]}]}
+SIX = {"belief": [{"name": n, "shape": [19]} for n in ("a", "b", "kept", "timed", "one", "two")]}
 STEPS = {"dt": {"min_s": 0.05, "max_s": 0.15}}
 MODELS: dict[str, Any] = {
     "bare": (linear, {}),
@@ -188,6 +240,7 @@ MODELS: dict[str, Any] = {
     "noise": (noisy, {}),
     "block": (blocked, {"block": 2}),
     "wide": (wide, TWO | STEPS),
+    "passing": (passing, SIX | STEPS),
 }
 
 
@@ -423,7 +476,9 @@ def run_native(rollout: NativeRollout, bundle: Bundle, belief: Belief, actions: 
     )
 
 
-@pytest.mark.parametrize("name", ["constraint and value", "noise", "block", "wide", "rover"])
+@pytest.mark.parametrize(
+    "name", ["constraint and value", "noise", "block", "wide", "passing", "rover"]
+)
 def test_threads_and_tiles_change_nothing(name: str) -> None:
     bundle = BUNDLES[name]
     graphs, belief = graphs_of(bundle, "native"), belief_of(bundle)
