@@ -282,6 +282,7 @@ class PyRollout final : public planner::Imagination {
         const RolloutSpec &spec = rollout_.spec();
         require(actions.ndim() == 3 && static_cast<std::size_t>(actions.shape(2)) == spec.action,
                 "actions are (K, steps, block * A)");
+        require(actions.shape(0) > 0 && actions.shape(1) > 0, "K and steps are at least 1");
         RolloutCall call = prepared();
         call.actions = actions.data();
         call.candidates = static_cast<std::size_t>(actions.shape(0));

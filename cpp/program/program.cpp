@@ -48,11 +48,19 @@ void Program::pack() {
             }
         }
     }
+    // Packed weights need no other copy, but where a register holds them or a lookup reads them.
+    std::vector<bool> needed(constants.size(), false);
+    for (const RegisterSpec &reg : registers) {
+        if (reg.constant >= 0) needed[static_cast<std::size_t>(reg.constant)] = true;
+    }
+    for (const Op &op : operations) {
+        if (op.weight >= 0) needed[static_cast<std::size_t>(op.weight)] = true;
+    }
     for (const Op &op : operations) {
         for (const SegmentAt &segment : op.segments) {
             ConstantData &weight = constants[segment.weight];
             std::vector<std::int8_t>().swap(weight.bytes);
-            if (weight.shape.size() == 2) std::vector<float>().swap(weight.floats);
+            if (!needed[segment.weight]) std::vector<float>().swap(weight.floats);
         }
     }
 }

@@ -121,6 +121,7 @@ std::size_t Rollout::scratch_bytes() const {
 }
 
 void Rollout::run(const RolloutCall &call) noexcept {
+    if (call.candidates == 0) return;
     // Tiles of the same size, up to whole steps of the kernels' rows.
     const std::size_t tiles = (call.candidates + tile_ - 1) / tile_;
     const std::size_t even = (call.candidates + tiles - 1) / tiles;

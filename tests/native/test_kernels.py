@@ -7,6 +7,7 @@ for int8 dense layers and float32 dense layers. Between instruction sets: the sa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -434,3 +435,23 @@ def test_a_graph_says_on_which_kernels_it_runs(monkeypatch: pytest.MonkeyPatch) 
 
     graph = NativeGraph(write_program(program), Declared(), name="dynamics")  # type: ignore[arg-type]
     assert graph.backend == "native plain"
+
+
+def test_a_weight_that_a_lookup_or_a_register_also_reads() -> None:
+    """Weights are dropped once they are packed; this one's other reader then read nothing."""
+    table = random(8, 5)
+    embed = Lookup(tokens=1, size=5, out=Rows(register=2, offset=0, stride=5),
+                   x=Rows(register=0, offset=0, stride=1), table=0)  # fmt: skip
+    part = Segment(x=Rows(register=2, offset=0, stride=5), size=5, weight=0)
+    dense = Dense(tokens=1, size=8, out=Rows(register=1, offset=0, stride=8), segments=(part,))
+    program = program_of([1], [8], [embed, dense], [table], between=[5])
+    for rows in (1, 7):
+        index = {"in0": (np.arange(rows, dtype=np.float32) % 8)[:, None]}
+        check(program, index, rows)
+    held = replace(
+        program,
+        outputs=(*program.outputs, Port(tensor="table", shape=(40,), batched=True, register=3)),
+        registers=(*program.registers, Register(width=40, constant=0)),
+    )
+    held = read_program(write_program(held), "program")
+    check(held, {"in0": np.full((7, 1), 3, np.float32)}, 7)
