@@ -319,7 +319,8 @@ class Planner:
         whole, rest_ns = divmod(passed_ns, step_ns)
         old = self._last.actions[np.minimum(np.arange(whole, whole + horizon + 1), horizon - 1)]
         share = np.float32(rest_ns / step_ns)
-        return (1 - share) * old[:-1] + share * old[1:]
+        mean: Float32 = (1 - share) * old[:-1] + share * old[1:]
+        return mean
 
     # ---- the search, compiled -------------------------------------------------------------
     def _search_native(

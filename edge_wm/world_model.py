@@ -331,7 +331,7 @@ class WorldModel:
         """The rollout from `belief` to `goal` for the planner's compiled loop.
 
         It holds until the next call of it or of `rollout`. None where a function does not run
-        natively, or reads noise, or a model step takes several actions.
+        natively, or reads noise.
 
         Raises:
             UsageError: a goal that `check_goal` refuses.

@@ -163,7 +163,6 @@ class NativeRollout:
         }
         axes = manifest.needs.axes
         self._noisy = self._noise_width(manifest) > 0
-        self._block = manifest.block
         self._rollout: Any = _native.Rollout(
             **wired,
             belief=[int(np.prod(t.shape, dtype=int)) for t in self.belief],
@@ -233,12 +232,8 @@ class NativeRollout:
         )
 
     def imagination(self) -> Any:
-        """What the planner's compiled loop rolls out with, after `prepare`.
-
-        None with noise, and where a model step takes several actions: it imagines the manifest's
-        horizon, in model steps, and the planner's horizon is in actions.
-        """
-        return None if self._noisy or self._block > 1 else self._rollout
+        """What the planner's compiled loop rolls out with, after `prepare`; None with noise."""
+        return None if self._noisy else self._rollout
 
     def _wired(self, manifest: Manifest, name: str, graphs: Mapping[str, object]) -> Any:
         if name not in manifest.functions:

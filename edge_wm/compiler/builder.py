@@ -37,7 +37,7 @@ from edge_wm.types import Array
 Precision = Literal["float32", "int8"]
 QUANTIZED = 1024  # numbers that a weight must have to become int8
 
-# Inputs of a segment below which it stays float32: quantizing its rows would cost more than it saves.
+# Inputs of a segment below which it stays float32: quantizing its rows costs more than it saves.
 NARROW = 16
 
 

@@ -53,7 +53,8 @@ def _tensor(name: str, array: Array) -> list[Any]:
 
 def _read_tensor(values: Values) -> Array:
     _, dtype, shape, data = values
-    return np.frombuffer(data, np.dtype(dtype)).reshape(tuple(shape)).copy()
+    tensor: Array = np.frombuffer(data, np.dtype(dtype)).reshape(tuple(shape)).copy()
+    return tensor
 
 
 def _tensors(named: Mapping[str, Array]) -> list[list[Any]]:

@@ -222,8 +222,8 @@ def planner_settings(manifest: Manifest, candidates: int | None = None) -> Plann
     count = candidates or defaults.candidates
     return PlannerSettings(
         kind=defaults.kind,
-        horizon=manifest.horizon,
-        step_ns=manifest.step_ns,
+        horizon=manifest.horizon * manifest.block,  # in actions, `block` of them to a model step
+        step_ns=manifest.step_ns // manifest.block,
         candidates=count,
         iterations=defaults.iterations,
         elites=min(defaults.elites, count),

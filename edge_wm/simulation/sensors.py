@@ -95,7 +95,8 @@ class CameraNoise:
         gain = np.float32(np.exp(self._exposure + self._drift))
         noise = self._generator.standard_normal(image.shape, dtype=np.float32)
         noisy = image * gain + noise * np.float32(self._level)
-        return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+        seen: npt.NDArray[np.uint8] = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+        return seen
 
 
 class WheelNoise:

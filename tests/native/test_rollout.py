@@ -598,8 +598,10 @@ def test_the_planners_compiled_loop_proposes_what_the_python_loop_proposes(name:
     model = model_of(bundle)
     settings = planner_settings(bundle.manifest)
     belief = belief_of(bundle)
-    # A model step of several actions is rolled out through Python.
-    assert (model.imagination(belief, GOAL) is None) == (bundle.manifest.block > 1)
+    # In actions, `block` of them to a model step.
+    assert settings.horizon == bundle.manifest.horizon * bundle.manifest.block
+    assert settings.step_ns * bundle.manifest.block == bundle.manifest.step_ns
+    assert model.imagination(belief, GOAL) is not None
     proposals = []
     for native in (True, False):
         planner = make_planner(replace(settings, iterations=3), ROVER.axes, native=native)
