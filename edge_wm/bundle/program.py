@@ -26,6 +26,8 @@ float(sum) * (s * scale[n]). A row with a NaN or an infinity gives NaN. A float3
 products with fused multiply-adds in the order of k, from 0. Segments are added in order, then the
 bias, then the activation.
 
+No operation writes where it reads.
+
 Invariant: a `Program` that `read_program` returned addresses nothing outside its registers and
 constants; what runs it does not check again.
 """
@@ -424,6 +426,11 @@ class Access:
     end: int
     writes: bool
 
+    def meets(self, other: Access) -> bool:
+        """Whether both may touch the same number."""
+        apart = self.end <= other.first or other.end <= self.first
+        return self.register == other.register and not apart
+
 
 def accesses(operation: Operation) -> Iterator[Access]:
     """Everything that an operation touches."""
@@ -518,7 +525,8 @@ def _problems(program: Program) -> Iterator[str]:
             yield f"{at}: {problem}"
         for problem in _constant_problems(operation, constants):
             yield f"{at}: {problem}"
-        for access in sorted(accesses(operation), key=lambda access: access.writes):
+        touched = sorted(accesses(operation), key=lambda access: access.writes)
+        for access in touched:
             if access.register >= len(registers):
                 yield f"{at}.{access.what} is in register {access.register} of {len(registers)}"
             elif access.end > registers[access.register].width or access.end <= access.first:
@@ -527,6 +535,8 @@ def _problems(program: Program) -> Iterator[str]:
             elif access.writes:
                 if access.register in fixed or access.register in inputs:
                     yield f"{at}.{access.what} must not write a constant or an input"
+                if any(access.meets(other) for other in touched if not other.writes):
+                    yield f"{at}.{access.what} must not lie where the operation reads"
                 written.add(access.register)
             elif access.register not in written:
                 yield f"{at}.{access.what} reads register {access.register} before it is written"
@@ -548,6 +558,8 @@ def _view_problems(o: Operation) -> Iterator[str]:
         outer = o.shape[:-1] if isinstance(o, Reduce) else o.shape
         if any(n > 1 and s == 0 for n, s in zip(outer, strides, strict=False)):
             yield "out must not have a stride of 0"
+    if isinstance(o, Attention) and o.causal and o.keys < o.queries:
+        yield f"causal attention must have as many keys as queries ({o.queries}), got {o.keys}"
     if isinstance(o, Patches) and patch_shape(o) == (0, 0):
         yield "the kernel must fit into the image and its pads"
 
