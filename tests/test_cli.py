@@ -171,6 +171,8 @@ def test_ctrl_c_at_any_moment_stops_the_robot_and_leaves_a_whole_recording(tmp_p
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts what it puts into the background with SIGINT ignored, and so on downwards.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     time.sleep(after_s)
     process.send_signal(signal.SIGINT)
