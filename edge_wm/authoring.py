@@ -48,7 +48,7 @@ from edge_wm.bundle.manifest import Input, Output, manifest_from
 from edge_wm.bundle.program import write_program
 from edge_wm.bundle.structure import check_graph
 from edge_wm.compiler import compile_graph
-from edge_wm.errors import BundleError, ModelError, UnsupportedOperation, UsageError
+from edge_wm.errors import BackendError, BundleError, ModelError, UnsupportedOperation, UsageError
 from edge_wm.types import Array
 
 MAX_SPEC = 8 * 2**20
@@ -122,7 +122,7 @@ def _programs(
             program = compile_graph(
                 files.blobs[function.graphs["onnx"]], function, f"{where}: {name}.onnx"
             )
-        except UnsupportedOperation as error:
+        except (UnsupportedOperation, BackendError) as error:  # also where onnx is missing
             refused[name] = str(error)
         else:
             programs[name] = files.keep_bytes(write_program(program))

@@ -6,13 +6,15 @@ can be folded before a graph gets here. ONNX's own reference evaluator gives the
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import onnx
-from onnx import helper
-from onnx.reference import ReferenceEvaluator
 
 from edge_wm.errors import UnsupportedOperation
 from edge_wm.types import Array
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def fold(model: onnx.ModelProto, constants: dict[str, Array], where: str) -> None:
@@ -37,6 +39,9 @@ def fold(model: onnx.ModelProto, constants: dict[str, Array], where: str) -> Non
 
 def _evaluate(node: onnx.NodeProto, given: dict[str, Array], model: onnx.ModelProto) -> list[Array]:
     """The outputs of one node."""
+    from onnx import helper
+    from onnx.reference import ReferenceEvaluator
+
     inputs = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
         for name, v in given.items()

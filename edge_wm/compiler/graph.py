@@ -20,19 +20,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
-import onnx
-from onnx import helper, numpy_helper
 
 from edge_wm.bundle.manifest import Function
 from edge_wm.bundle.onnx_file import Port, read_onnx
 from edge_wm.bundle.sizes import Tensor, infer
 from edge_wm.bundle.structure import at_batch
 from edge_wm.compiler.folding import fold
-from edge_wm.errors import ModelError, UnsupportedOperation
+from edge_wm.errors import BackendError, ModelError, UnsupportedOperation
 from edge_wm.types import Array
+
+if TYPE_CHECKING:  # an extra: the robot runs programs and compiles none
+    import onnx
 
 Shape = tuple[int, ...]
 BATCHES = (3, 5)  # any two would do
@@ -143,6 +144,14 @@ def import_graph(blob: bytes | memoryview, function: Function, where: str) -> Gr
     Raises: ModelError: what the bundle's reader refuses, or other inputs and outputs than the
     function's.
     """
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError as error:
+        raise BackendError(
+            f"{where}: compiling a graph needs onnx, which is not installed; run: "
+            'pip install "edge-wm[compile]"'
+        ) from error
     read = read_onnx(blob, where)
     for what, declared, found in (
         ("inputs", {i.tensor for i in function.inputs}, set(read.inputs)),
@@ -222,6 +231,9 @@ def _node(proto: onnx.NodeProto, constants: Mapping[str, Array]) -> Node:
 
 
 def _attributes(proto: onnx.NodeProto) -> Iterator[tuple[str, Any]]:
+    import onnx
+    from onnx import helper, numpy_helper
+
     for attribute in proto.attribute:
         value = helper.get_attribute_value(attribute)
         if isinstance(value, onnx.TensorProto):
