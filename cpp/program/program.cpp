@@ -71,11 +71,15 @@ bool same(const RowsAt &a, const RowsAt &b) {
     return a.reg == b.reg && a.offset == b.offset && a.stride == b.stride;
 }
 
-bool writes(const Op &op, std::size_t reg) {
+// The register of an operation's output (an LSTM has a second one, `out2`).
+std::size_t output_register(const Op &op) {
     const bool by_view = op.kind == OpKind::binary || op.kind == OpKind::select ||
                          op.kind == OpKind::copy || op.kind == OpKind::reduce;
-    if (by_view) return op.out_view.reg == reg;
-    return op.out.reg == reg || (op.kind == OpKind::lstm && op.out2.reg == reg);
+    return by_view ? op.out_view.reg : op.out.reg;
+}
+
+bool writes(const Op &op, std::size_t reg) {
+    return output_register(op) == reg || (op.kind == OpKind::lstm && op.out2.reg == reg);
 }
 
 }  // namespace
@@ -247,9 +251,7 @@ void reads(const Op &op, Visit visit) {
 
 template <typename Visit>
 void written(const Op &op, Visit visit) {
-    const bool by_view = op.kind == OpKind::binary || op.kind == OpKind::select ||
-                         op.kind == OpKind::copy || op.kind == OpKind::reduce;
-    visit(by_view ? op.out_view.reg : op.out.reg);
+    visit(output_register(op));
     if (op.kind == OpKind::lstm) visit(op.out2.reg);
 }
 
@@ -723,9 +725,7 @@ void Machine::Parts::patches(const Op &op, const float *x, At out) noexcept {
 
 void Machine::Parts::execute(const Op &op, const Loops &l, std::size_t all, int s) noexcept {
     const kernels::Kernels &k = program.kernels;
-    const bool by_view = op.kind == OpKind::binary || op.kind == OpKind::select ||
-                         op.kind == OpKind::copy || op.kind == OpKind::reduce;
-    const std::size_t rows = rows_of(by_view ? op.out_view.reg : op.out.reg, all, s);
+    const std::size_t rows = rows_of(output_register(op), all, s);
     const auto constant = [&](std::ptrdiff_t index) {
         return index < 0 ? nullptr
                          : program.constants[static_cast<std::size_t>(index)].floats.data();

@@ -20,7 +20,7 @@ import numpy as np
 
 from edge_wm import _native
 from edge_wm.backends.graph import FunctionSpec, require_declared
-from edge_wm.bundle.manifest import Manifest
+from edge_wm.bundle.manifest import ROLLED_OUT, Manifest
 from edge_wm.bundle.program import (
     Attention,
     Binary,
@@ -157,10 +157,7 @@ class NativeRollout:
         self.terms = [output.target.removeprefix("cost.") for output in cost.outputs]
         if "value" in manifest.functions:
             self.terms.append("value")
-        wired = {
-            name: self._wired(manifest, name, graphs)
-            for name in ("dynamics", "cost", "constraint", "value")
-        }
+        wired = {name: self._wired(manifest, name, graphs) for name in ROLLED_OUT}
         axes = manifest.needs.axes
         self._noisy = self._noise_width(manifest) > 0
         self._rollout: Any = _native.Rollout(
@@ -288,7 +285,7 @@ def _present(manifest: Manifest, name: str) -> Iterator[Any]:
 
 def can_roll_out(manifest: Manifest, graphs: Mapping[str, object]) -> bool:
     """Whether dynamics, cost, constraint and value all run natively, on float32 beliefs."""
-    needed = [n for n in ("dynamics", "cost", "constraint", "value") if n in manifest.functions]
+    needed = [name for name in ROLLED_OUT if name in manifest.functions]
     return (
         {"dynamics", "cost"} <= set(needed)
         and all(isinstance(graphs.get(name), NativeGraph) for name in needed)
