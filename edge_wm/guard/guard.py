@@ -19,7 +19,6 @@ Nothing here reads a clock or draws a number, and a bad world never raises.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from math import inf
 
@@ -27,19 +26,12 @@ import numpy as np
 
 from edge_wm.errors import RefusedError
 from edge_wm.guard import limits
-from edge_wm.guard.playback import Cursor, How, Knot, Playback, Track, driven_path
-from edge_wm.guard.ranges import (
-    ORIGIN,
-    Pose,
-    Scanner,
-    are_clear,
-    between,
-    compose,
-    free_way,
-    is_clear,
-    moved_back,
-)
+from edge_wm.guard.commanded import Commanded
+from edge_wm.guard.mirror import GuardState
+from edge_wm.guard.playback import Cursor, How, Knot, Track, driven_path
+from edge_wm.guard.ranges import ORIGIN, Pose, between, compose, free_way, is_clear, moved_back
 from edge_wm.guard.region import first_breach
+from edge_wm.guard.surroundings import RESUME_MARGIN, SLOW_RELEASE, Surroundings
 from edge_wm.modes import TRANSITIONS, Mode
 from edge_wm.reasons import Reason
 from edge_wm.robot import FUTURE_TOLERANCE_NS, Region, Robot, Stream, sphere_centers
@@ -57,21 +49,8 @@ from edge_wm.types import (
     Verdict,
 )
 
-# How long sent knots are kept: the world model asks for the commands since an image was taken.
-HISTORY_NS = 3_000_000_000
-
 # A trajectory starts at most this far ahead.
 LONGEST_LEAD_NS = 1_000_000_000
-
-# After a stop at an obstacle the way must be clear by this much more before driving on (m), or
-# the noise of the scanner (some mm to 1 cm) would start and stop the base in turn.
-RESUME_MARGIN = 0.02
-
-# Something near ends being near at this many slow distances, for the same reason.
-SLOW_RELEASE = 1.2
-
-# How far `foresight` looks: about as long as it takes to stop.
-FORESIGHT_NS = 600_000_000
 
 # However near something is, the speed limit falls no lower than this share: slower than that it
 # saves no distance (a rover's stopping distance there is 2 cm), but the base would never arrive.
@@ -104,9 +83,9 @@ class Guard:
 
     def __init__(self, robot: Robot) -> None:
         self.robot = robot
-        self._playback = Playback(robot)
-        self._scanner = Scanner(robot) if robot.stopping is not None else None
-        self._clear_radius, self._sight = _radii(robot, self._playback)
+        self._commanded = Commanded(robot)
+        self._playback = self._commanded.playback
+        self._around = Surroundings(robot, self._commanded) if robot.stopping is not None else None
         base, body = _regions_by_frame(robot)
         self._base_regions: list[tuple[Stream, list[Region], list[Region]]] = base
         self._body_regions: tuple[list[Region], list[Region]] = body
@@ -127,16 +106,9 @@ class Guard:
         self._accepted_sequence = -1
         self._setpoint_sequence = 0
 
-        self._knots: list[Knot] = []  # the newest is the next to be reached
-        self._times: list[int] = []  # of the knots
-        self._cursor = Cursor()
-        self._how = How.brake
         self._scale = 0.0
         self._placed = not any(axis.kind == "position" for axis in robot.axes)
 
-        self._scan: Sample | None = None  # the one that `_points` are of
-        self._points: Float64 | None = None
-        self._top_speed = inf
         self._near = False
         self._blocked_until_ns = -1  # an obstacle or a region stopped the plan not long ago
         self._blocked_by = Reason.obstacle_ahead
@@ -166,7 +138,7 @@ class Guard:
         self._epoch += 1
         self._activated = True
         self._accepted_sequence = -1
-        self._cursor = Cursor()
+        self._commanded.cursor = Cursor()
         self._asked = None
         return self._epoch
 
@@ -185,7 +157,7 @@ class Guard:
             return False
         self._mode = mode
         self._activated = False
-        self._cursor = Cursor()
+        self._commanded.cursor = Cursor()
         self._asked = reason
         if reason is None and mode is Mode.estop:
             self._asked = Reason.estop_pressed
@@ -222,7 +194,7 @@ class Guard:
 
     def _misplaced(self, trajectory: Trajectory, now_ns: int) -> limits.Finding | None:
         """Wrong in mode, epoch, order, shape or time."""
-        if not self._activated or self._mode not in _MOTION_MODES or not self._knots:
+        if not self._activated or self._mode not in _MOTION_MODES or not self._commanded.knots:
             return Reason.not_active, f"mode {self._mode.name} is not activated"
         if trajectory.epoch != self._epoch:
             return Reason.trajectory_wrong_epoch, (
@@ -253,7 +225,7 @@ class Guard:
         if trajectory.period_ns != period_ns:
             return f"period must be {period_ns} ns, got {trajectory.period_ns} ns"
         start = f"got {trajectory.start_ns} ns"
-        if (trajectory.start_ns - self._times[-1]) % period_ns:
+        if (trajectory.start_ns - self._commanded.times[-1]) % period_ns:
             return f"start must be a setpoint knot, as `command_at` gives it, {start}"
         if trajectory.start_ns > now_ns + LONGEST_LEAD_NS:
             return f"start must be within {LONGEST_LEAD_NS * 1e-9:g} s, {start}"
@@ -267,7 +239,7 @@ class Guard:
         An axis that commands position cannot be led back onto another line, so it must meet it;
         velocity and twist axes can, within their limits, what they can change in a plan period.
         """
-        join_ns = max(trajectory.start_ns, self._times[-1])
+        join_ns = max(trajectory.start_ns, self._commanded.times[-1])
         late = join_ns > trajectory.start_ns
         index = (join_ns - trajectory.start_ns) // trajectory.period_ns
         if late and index > trajectory.brake_index:
@@ -278,7 +250,7 @@ class Guard:
                     "setpoint, and of it only braking is left",
                 )
             ]
-        knot = self._predict(join_ns)
+        knot = self._commanded.predict(join_ns)
         plan_s = self.robot.plan_period_ns * 1e-9
         for axis, law in enumerate(self._playback.laws):
             if law.axis.kind == "position":
@@ -318,9 +290,9 @@ class Guard:
             if pose is None:
                 findings.append(_stale_pose(stream, observation))
                 continue
-            join = self._predict(max(trajectory.start_ns, self._times[-1]))
+            join = self._commanded.predict(max(trajectory.start_ns, self._commanded.times[-1]))
             way = driven_path(
-                compose(pose, between(self._knots[-1].pose, join.pose)),
+                compose(pose, between(self._commanded.knots[-1].pose, join.pose)),
                 trajectory.velocity[:, self._playback.vx],
                 trajectory.velocity[:, self._playback.wz],
                 self._playback.period_s,
@@ -331,8 +303,9 @@ class Guard:
 
     def _take(self, trajectory: Trajectory) -> None:
         track = Track(trajectory)
-        waiting = tuple(w for w in self._cursor.waiting if w.start_ns < track.start_ns)
-        self._cursor = Cursor(self._cursor.track, self._cursor.at, (*waiting, track))
+        cursor = self._commanded.cursor
+        waiting = tuple(w for w in cursor.waiting if w.start_ns < track.start_ns)
+        self._commanded.cursor = Cursor(cursor.track, cursor.at, (*waiting, track))
         self._accepted_sequence = trajectory.sequence
 
     # ---- regions ------------------------------------------------------------------------------
@@ -387,8 +360,8 @@ class Guard:
         if missed * self._playback.period_ns > self.robot.dead_man_ns and not self._resting:
             causes = (*causes, Reason.deadline_missed)
         if causes or not self._activated:
-            self._cursor = Cursor()
-            self._how = How.brake
+            self._commanded.cursor = Cursor()
+            self._commanded.how = How.brake
         for _ in range(missed):
             self._decide(now_ns, observation)
         self._settle_mode(causes)
@@ -402,22 +375,22 @@ class Guard:
 
     @property
     def _resting(self) -> bool:
-        return self._knots[-1].at_rest and self._cursor.empty
+        return self._commanded.knots[-1].at_rest and self._commanded.cursor.empty
 
     def _to_grid(self, now_ns: int, observation: Observation) -> int:
         """How many knots are to be decided until one period after now."""
         period_ns = self._playback.period_ns
-        if not self._knots:
+        if not self._commanded.knots:
             rest = self._playback.rest(now_ns, (0.0,) * len(self.robot.axes), ORIGIN)
-            self._append(rest)
+            self._commanded.append(rest)
         self._place(observation)
-        ahead_ns = now_ns + period_ns - self._times[-1]
+        ahead_ns = now_ns + period_ns - self._commanded.times[-1]
         count = (ahead_ns + period_ns // 2) // period_ns
         off_grid = abs(ahead_ns - count * period_ns) > period_ns // 4
         if self._resting and ahead_ns > period_ns and (off_grid or count > 2):
             # at rest the grid may be laid anew, and a long silence needs no knots
-            last = self._knots[-1]
-            self._append(self._playback.rest(now_ns, last.position, last.pose))
+            last = self._commanded.knots[-1]
+            self._commanded.append(self._playback.rest(now_ns, last.position, last.pose))
             count = 1
         return max(0, count)
 
@@ -425,23 +398,23 @@ class Guard:
         """While nothing is commanded, position axes are commanded to where they are."""
         if self._mode not in (Mode.idle, Mode.self_test) and self._placed:
             return
-        if not self._knots[-1].at_rest:
+        if not self._commanded.knots[-1].at_rest:
             return
-        position = list(self._knots[-1].position)
+        position = list(self._commanded.knots[-1].position)
         seen_all = True
         for index, axis in enumerate(self.robot.axes):
             if axis.kind == "position":
                 measured = self._measured(axis.name, observation)
                 seen_all &= measured is not None
                 position[index] = measured[1] if measured else position[index]
-        last = self._knots[-1]
-        self._knots[-1] = self._playback.rest(last.time_ns, tuple(position), last.pose)
+        last = self._commanded.knots[-1]
+        self._commanded.knots[-1] = self._playback.rest(last.time_ns, tuple(position), last.pose)
         self._placed = seen_all or self._placed
 
     def _decide(self, now_ns: int, observation: Observation) -> None:
         """Append the next knot: the first allowed of playing, turning only, braking."""
-        last = self._knots[-1]
-        cursor = self._cursor.at_knot(last.time_ns, self._playback.period_ns)
+        last = self._commanded.knots[-1]
+        cursor = self._commanded.cursor.at_knot(last.time_ns, self._playback.period_ns)
         chosen = How.brake
         if cursor.track is not None:
             top_speed = self._speed_limit(last, cursor)
@@ -456,23 +429,23 @@ class Guard:
                 self._blocked_until_ns = last.time_ns + 2 * self.robot.plan_period_ns
         if chosen is How.brake:
             knot, after, scale = self._playback.following(last, cursor, How.brake)
-        self._how, self._scale, self._cursor = chosen, scale, after
-        self._append(knot)
+        self._commanded.how, self._scale, self._commanded.cursor = chosen, scale, after
+        self._commanded.append(knot)
 
     def _breach(
         self, last: Knot, knot: Knot, how: How, now_ns: int, observation: Observation
     ) -> Reason | None:
         """What forbids to send `knot` after `last`, braking from it included; None: nothing."""
-        radius = self._clear_radius
+        points, radius = self._points, self._around.clear_radius if self._around else 0.0
         if self._blocked and how is How.play:
             radius += RESUME_MARGIN
-        near = self._points is not None and self._within_reach(self._points, last, knot, radius)
+        near = points is not None and self._within_reach(points, last, knot, radius)
         if not near and not self._base_regions:
             return None
         path = np.concatenate(([last.pose], self._playback.brake_path(knot)))
-        if near and self._points is not None:
+        if near and points is not None:
             way = np.concatenate((path[:-1:WAY_STRIDE, :2], path[-1:, :2]))
-            if not is_clear(self._points, way, radius):
+            if not is_clear(points, way, radius):
                 return Reason.obstacle_ahead
         for stream, workspace, keep_out in self._base_regions:
             pose = self._base_pose(stream, observation, now_ns)
@@ -502,6 +475,7 @@ class Guard:
         vx, wz = self._playback.vx, self._playback.wz
         if track is None or stopping is None or points is None or points.shape[1] == 0:
             return inf
+        assert self._around is not None
         assert vx is not None
         assert wz is not None
         planned = track.motion(cursor.at + 1.0, vx)[0]
@@ -511,23 +485,23 @@ class Guard:
             moved_back(points, last.pose),
             planned,
             track.motion(cursor.at + 1.0, wz)[0],
-            self._clear_radius,
+            self._around.clear_radius,
         ) - law.stopping_distance(sign * last.velocity[vx], sign * last.acceleration[vx])
         near_at = stopping.slow_distance * (SLOW_RELEASE if self._near else 1.0)
         self._near = free < near_at
         if not self._near:
-            self._top_speed = inf
+            self._commanded.top_speed = inf
             return inf
         fastest = law.axis.velocity_max if planned > 0.0 else -law.axis.velocity_min
         limit = fastest * min(max(free / stopping.slow_distance, SLOWEST), 1.0)
         # it may fall at once and rises gently, so that the scanner's noise is not followed
         rise = 0.5 * law.axis.acceleration * law.period_s
-        self._top_speed = min(limit, max(self._top_speed, 0.0) + rise)
-        return self._top_speed
+        self._commanded.top_speed = min(limit, max(self._commanded.top_speed, 0.0) + rise)
+        return self._commanded.top_speed
 
     @property
     def _blocked(self) -> bool:
-        return self._times[-1] < self._blocked_until_ns
+        return self._commanded.times[-1] < self._blocked_until_ns
 
     def _settle_mode(self, causes: tuple[Reason, ...]) -> None:
         """The guard's own transitions: between hold, active, slow and stop, all are allowed."""
@@ -537,7 +511,7 @@ class Guard:
             self._mode = Mode.stop
         elif self._resting:
             self._mode = Mode.hold
-        elif self._cursor.track is None and self._mode in (Mode.hold, Mode.stop):
+        elif self._commanded.cursor.track is None and self._mode in (Mode.hold, Mode.stop):
             pass  # an accepted trajectory has not begun, or a stop is not yet at rest
         elif self._near and (self._scale < 1.0 or self._mode is Mode.slow):
             self._mode = Mode.slow
@@ -552,8 +526,8 @@ class Guard:
             reasons.append(self._blocked_by)
         if self._mode is Mode.slow:
             reasons.append(Reason.obstacle_near)
-        track = self._cursor.track
-        if track is not None and self._cursor.at > track.brake_index > 0:
+        track = self._commanded.cursor.track
+        if track is not None and self._commanded.cursor.at > track.brake_index > 0:
             reasons.append(Reason.trajectory_exhausted)
         return tuple(reasons)
 
@@ -562,7 +536,7 @@ class Guard:
 
         All axes end at the same time, so that a base stays on its arc.
         """
-        first, second = self._knots[-2:]
+        first, second = self._commanded.knots[-2:]
         axes = self.robot.axes
         valid_until_ns = first.time_ns + self.robot.dead_man_ns
         longest = max(abs(v) / axis.braking for v, axis in zip(second.velocity, axes, strict=True))
@@ -593,7 +567,7 @@ class Guard:
     def _causes(self, now_ns: int, observation: Observation) -> tuple[Reason, ...]:
         """Why nothing may move at all now."""
         causes = []
-        if self._scanner is not None and not self._look(self._scanner, now_ns, observation):
+        if self._around is not None and not self._look(self._around, now_ns, observation):
             causes.append(Reason.ranges_stale)
         for stream, _, _ in self._base_regions:
             if _usable(stream, observation, now_ns) is None:
@@ -606,19 +580,15 @@ class Guard:
             causes.append(Reason.tracking_error)
         return tuple(dict.fromkeys(causes))
 
-    def _look(self, scanner: Scanner, now_ns: int, observation: Observation) -> bool:
-        """Keep the scan's points, where a base is that obeys the commands. False: unusable."""
-        sample = _usable(scanner.stream, observation, now_ns)
-        if sample is None:
-            self._scan, self._points = None, None
-        elif sample is not self._scan:
-            points = scanner.points(sample.data)
-            self._scan, self._points = sample, None
-            if points is not None:
-                points = points[:, np.square(points).sum(axis=0) < self._sight**2]
-                seen_from = self._pose_at(sample.stamp_ns - self.robot.actuation_delay_ns)
-                self._points = moved_back(points, between(seen_from, ORIGIN))
-        return self._points is not None
+    @property
+    def _points(self) -> Float64 | None:
+        """(2, P) m: what the newest scan hit, where a base is that obeys; None: nothing usable."""
+        return self._around.points if self._around else None
+
+    def _look(self, around: Surroundings, now_ns: int, observation: Observation) -> bool:
+        """False if the newest scan cannot be used."""
+        around.look(_usable(around.stream, observation, now_ns))
+        return around.points is not None
 
     def _base_pose(self, stream: Stream, observation: Observation, now_ns: int) -> Pose | None:
         """Where the base will be, in the odometry's frame, when it obeys the newest knot."""
@@ -626,8 +596,8 @@ class Guard:
         if sample is None or not np.isfinite(sample.data[:3]).all():
             return None
         x, y, yaw = (float(value) for value in sample.data[:3])
-        then = self._pose_at(sample.stamp_ns - self.robot.actuation_delay_ns)
-        return compose((x, y, yaw), between(then, self._knots[-1].pose))
+        then = self._commanded.pose_at(sample.stamp_ns - self.robot.actuation_delay_ns)
+        return compose((x, y, yaw), between(then, self._commanded.knots[-1].pose))
 
     def _measured(self, joint: str, observation: Observation) -> tuple[int, float, float] | None:
         """Stamp, position and velocity of a joint; None if not seen or not finite."""
@@ -665,7 +635,7 @@ class Guard:
             if joint is None:
                 continue
             stamp_ns, position, velocity = joint
-            told = self._knot_at(stamp_ns - delay_ns)
+            told = self._commanded.knot_at(stamp_ns - delay_ns)
             fastest = max(axis.velocity_max, -axis.velocity_min)
             if axis.kind == "position":
                 if abs(position - told.position[index]) > TRACKING_LAG_S * fastest:
@@ -679,7 +649,7 @@ class Guard:
         right = self._measured(base.right_wheel, observation)
         if left is None or right is None:
             return False
-        told = self._knot_at(left[0] - delay_ns)
+        told = self._commanded.knot_at(left[0] - delay_ns)
         for index, measured in zip((vx, wz), base.twist(left[2], right[2]), strict=True):
             axis = self.robot.axes[index]
             fastest = max(axis.velocity_max, -axis.velocity_min)
@@ -689,130 +659,33 @@ class Guard:
 
     # ---- what was and will be commanded -------------------------------------------------------
     def foresight(self, start_ns: int, step_ns: int) -> Callable[[Float32], Bool] | None:
-        """Tells which of a planner's candidates the raw ranges will let pass at first.
-
-        The answer is a function of actions (K, H, A), each held for `step_ns` from `start_ns` on,
-        that gives (K,) False where the base would come too near to a point of the newest scan
-        within `FORESIGHT_NS`. None without a scan. A planner that asks it does not propose what
-        `step` would only brake for; what `step` enforces is untouched by it.
-        """
-        vx, wz = self._playback.vx, self._playback.wz
-        if self._points is None or vx is None or wz is None or not self._knots:
-            return None
-        points = moved_back(self._points, self._predict(start_ns).pose)
-        steps = max(1, FORESIGHT_NS // step_ns)
-        axis = self.robot.axes[vx]
-        fastest = max(-axis.velocity_min, axis.velocity_max)
-        radius = self._clear_radius + RESUME_MARGIN
-        reach = radius + steps * step_ns * 1e-9 * fastest
-        points = points[:, np.square(points).sum(axis=0) < reach**2]
-
-        def passes(actions: Float32) -> Bool:
-            twists = actions[:, :steps, [vx, wz]].astype(np.float64)
-            return are_clear(points, twists, step_ns * 1e-9, radius)
-
-        return passes
+        """See `Surroundings.foresight`; None for a robot without a scanner, or without a scan."""
+        return self._around.foresight(start_ns, step_ns) if self._around else None
 
     def command_at(self, at_ns: int) -> Command:
-        """What is commanded at the first knot from `at_ns` on that a trajectory can start at."""
-        if not self._knots:
-            zero = np.zeros(len(self.robot.axes))
-            return Command(at_ns, zero, zero, zero)
-        knot = self._predict(max(at_ns, self._times[-1]))
-        return Command(
-            knot.time_ns,
-            np.array(knot.position),
-            np.array(knot.velocity),
-            np.array(knot.acceleration),
-        )
+        """See `Commanded.command_at`."""
+        return self._commanded.command_at(at_ns)
 
     def motion(self, from_ns: int, until_ns: int) -> Motion:
-        """What was commanded, and will be if nothing new is accepted, from `from_ns` on.
+        """See `Commanded.motion`."""
+        return self._commanded.motion(from_ns, until_ns)
 
-        Before the first knot, and beyond the kept history, the oldest one is held.
-        """
-        knots = self._knots[max(0, bisect_right(self._times, from_ns) - 1) :]
-        if not knots:
-            rest = (0.0,) * len(self.robot.axes)
-            knots = [self._playback.rest(from_ns, rest, ORIGIN)]
-        if self._knots:
-            knots = knots[: bisect_left([k.time_ns for k in knots], until_ns) + 1]
-            knots += self._predicted(until_ns)
-        times = np.array([knot.time_ns for knot in knots])
-        inside = (times > from_ns) & (times < until_ns)
-        wanted = np.concatenate(([from_ns], times[inside], [until_ns])).astype(np.int64)
-        wanted = np.unique(wanted)
-        # float64 holds a time since `from_ns` exactly, but not always one since 1970
-        since, at = (times - from_ns).astype(np.float64), (wanted - from_ns).astype(np.float64)
-        position = np.array([knot.position for knot in knots])
-        velocity = np.array([knot.velocity for knot in knots])
-        columns = range(len(self.robot.axes))
-        return Motion(
-            axes=self.robot.axis_names,
-            times_ns=wanted,
-            position=np.stack([np.interp(at, since, position[:, c]) for c in columns], axis=1),
-            velocity=np.stack([np.interp(at, since, velocity[:, c]) for c in columns], axis=1),
+    def state(self, now_ns: int) -> GuardState:
+        """All that another process needs to know what was and will be commanded (`Mirror`)."""
+        commanded = self._commanded
+        cursor = commanded.cursor
+        return GuardState(
+            now_ns=now_ns,
+            mode=self._mode,
+            epoch=self._epoch if self._activated else 0,
+            accepted_sequence=self._accepted_sequence,
+            knots=tuple(commanded.knots[-2:]),
+            playing=None if cursor.track is None else cursor.track.sequence,
+            at=cursor.at,
+            waiting=tuple(track.sequence for track in cursor.waiting),
+            how=commanded.how,
+            top_speed=commanded.top_speed,
         )
-
-    def _predict(self, time_ns: int) -> Knot:
-        """The knot at or just after `time_ns`, not before the newest."""
-        predicted = self._predicted(time_ns)
-        return predicted[-1] if predicted else self._knots[-1]
-
-    def _predicted(self, until_ns: int) -> list[Knot]:
-        """The knots after the newest one, up to the first at or after `until_ns`."""
-        knot, cursor = self._knots[-1], self._cursor
-        how = How.play if cursor.track is None else self._how
-        knots = []
-        while knot.time_ns < until_ns:
-            if knot.at_rest and cursor.empty:
-                ahead_ns = until_ns - knot.time_ns
-                ahead_ns += -ahead_ns % self._playback.period_ns
-                knot = self._playback.rest(knot.time_ns + ahead_ns, knot.position, knot.pose)
-            else:
-                knot, cursor, _ = self._playback.following(knot, cursor, how, self._top_speed)
-            knots.append(knot)
-        return knots
-
-    def _append(self, knot: Knot) -> None:
-        self._knots.append(knot)
-        self._times.append(knot.time_ns)
-        kept = HISTORY_NS // self._playback.period_ns
-        if len(self._knots) > 2 * kept:
-            del self._knots[:-kept]
-            del self._times[:-kept]
-
-    def _knot_at(self, time_ns: int) -> Knot:
-        """The newest knot at or before `time_ns`, or the oldest kept."""
-        return self._knots[max(0, bisect_right(self._times, time_ns) - 1)]
-
-    def _pose_at(self, time_ns: int) -> Pose:
-        """Where a base is that obeys the commands, at `time_ns` (held beyond the ends)."""
-        index = bisect_right(self._times, time_ns)
-        if index == 0 or index == len(self._knots):
-            return self._knots[max(0, index - 1)].pose
-        before, after = self._knots[index - 1], self._knots[index]
-        share = (time_ns - before.time_ns) / (after.time_ns - before.time_ns)
-        x, y, yaw = (b + share * (a - b) for b, a in zip(before.pose, after.pose, strict=True))
-        return x, y, yaw
-
-
-def _radii(robot: Robot, playback: Playback) -> tuple[float, float]:
-    """The circle (m) to be kept free, and how far (m) points of a scan can matter."""
-    if robot.base is None or robot.stopping is None or playback.vx is None:
-        return 0.0, 0.0
-    axis = robot.axes[playback.vx]
-    fastest = max(axis.velocity_max, -axis.velocity_min)
-    seconds = 1e-9 * (
-        robot.streams[robot.stopping.stream].max_age_ns
-        + robot.actuation_delay_ns
-        + 2 * robot.setpoint_period_ns
-        + robot.dead_man_ns
-    )
-    clear = robot.base.footprint_radius + robot.stopping.margin
-    ahead = playback.laws[playback.vx].stopping_distance(fastest, axis.acceleration)
-    slow = SLOW_RELEASE * robot.stopping.slow_distance
-    return clear, clear + RESUME_MARGIN + slow + ahead + fastest * seconds
 
 
 def _usable(stream: Stream, observation: Observation, now_ns: int) -> Sample | None:

@@ -477,6 +477,7 @@ def compare(count: int, seed: int) -> Counter[str]:
             oracle = Oracle(situation, case)
             expected = oracle.reasons()
             guard = copy.copy(situation.guard)  # accepting replaces attributes, changes none
+            guard._commanded = copy.copy(guard._commanded)
             answer = guard.accept(case, situation.view, situation.now_ns)
             tally["cases"] += 1
             assert answer.accepted == (not answer.reasons)

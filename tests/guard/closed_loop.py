@@ -10,6 +10,7 @@ the true poses alone, with no code of the guard.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -87,8 +88,18 @@ class Robot:
         return self.last
 
 
-def live(seed: int, seconds: float, trouble: Trouble, crowd: int = 14) -> Story:
-    """One life of a robot in a random crowd of discs, none nearer than 0.4 m at the start."""
+def live(
+    seed: int,
+    seconds: float,
+    trouble: Trouble,
+    crowd: int = 14,
+    on_send: Callable[[Trajectory], None] = lambda _: None,
+    on_step: Callable[[Guard, int, Observation], None] = lambda *_: None,
+) -> Story:
+    """One life of a robot in a random crowd of discs, none nearer than 0.4 m at the start.
+
+    on_send: told of each trajectory before the guard is; on_step: called after each of its steps.
+    """
     rng = np.random.Generator(np.random.Philox(seed))
     discs = rng.uniform(-2.0, 2.0, (crowd, 2))
     discs = discs[np.hypot(*discs.T) > 0.4]
@@ -122,6 +133,7 @@ def live(seed: int, seconds: float, trouble: Trouble, crowd: int = 14) -> Story:
         view = Observation(now_ns, now_ns, streams)
 
         if tick % 5 == 2 and pending is not None:  # a plan arrives that was begun 30 ms before
+            on_send(pending)
             answer = guard.accept(pending, view, now_ns)
             story.accepted += answer.accepted
             story.refused += not answer.accepted
@@ -151,6 +163,7 @@ def live(seed: int, seconds: float, trouble: Trouble, crowd: int = 14) -> Story:
             skip -= 1
         else:
             verdict = guard.step(now_ns, view)
+            on_step(guard, now_ns, view)
             story.verdicts.append(verdict)
             for time_ns, row in zip(
                 verdict.setpoint.times_ns.tolist(), verdict.setpoint.velocity, strict=True

@@ -584,6 +584,6 @@ def test_before_the_first_tick_motion_and_command_are_rest():
 def test_history_is_bounded_and_holds_two_seconds():
     guard = ready()
     play(guard, 2000)
-    assert len(guard._knots) <= 600 + 1
+    assert len(guard._commanded.knots) <= 600 + 1
     now_ns = START_NS + 2000 * H
     assert guard.motion(now_ns - 2_000 * MS, now_ns).times_ns[1] == now_ns - 1_990 * MS
