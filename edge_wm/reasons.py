@@ -52,6 +52,10 @@ class Reason(IntEnum):
     goal_reached = 66
     not_active = 67
     no_goal = 68
+    supervisor_silent = 80
+    bridge_silent = 81
+    guard_silent = 82
+    input_lost = 83
 
 
 @dataclass(frozen=True)
@@ -276,5 +280,25 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         sentence="No goal has been given yet, so the robot stays at rest.",
         cause="Nobody sent a goal, or the last one was withdrawn.",
         check="Send a goal.",
+    ),
+    Reason.supervisor_silent: Explanation(
+        sentence="The supervisor process sent no heartbeat for too long.",
+        cause="It crashed or hangs, so nobody would notice if another process did.",
+        check="Look at its log; restart it; then reset the fault.",
+    ),
+    Reason.bridge_silent: Explanation(
+        sentence="The bridge, which owns the link to the motors, sent nothing for too long.",
+        cause="It crashed or hangs; the device brakes by itself.",
+        check="Look at its log; restart it; then reset the fault.",
+    ),
+    Reason.guard_silent: Explanation(
+        sentence="The guard process sent nothing for too long.",
+        cause="It crashed or hangs; the device brakes by itself.",
+        check="Look at its log; restart it; then reset the fault.",
+    ),
+    Reason.input_lost: Explanation(
+        sentence="A sensor that the guard needs was away for so long that the robot does not go on by itself.",
+        cause="A driver or its cable died; a short gap only brakes.",
+        check="Look at which stream was stale; mend it; then reset the fault.",
     ),
 }

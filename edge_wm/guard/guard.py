@@ -81,7 +81,8 @@ class Guard:
     robot file's setpoint rate, whatever else happens.
     """
 
-    def __init__(self, robot: Robot) -> None:
+    def __init__(self, robot: Robot, *, first_epoch: int = 0) -> None:
+        """first_epoch: the counting of activations goes on from there."""
         self.robot = robot
         self._commanded = Commanded(robot)
         self._playback = self._commanded.playback
@@ -101,7 +102,7 @@ class Guard:
 
         self._mode = Mode.idle
         self._asked: Reason | None = None  # why somebody asked for the mode
-        self._epoch = 0
+        self._epoch = first_epoch
         self._activated = False
         self._accepted_sequence = -1
         self._setpoint_sequence = 0
@@ -121,8 +122,13 @@ class Guard:
 
     @property
     def epoch(self) -> int:
-        """The number of activations."""
+        """The number of activations, counted on from `first_epoch`."""
         return self._epoch
+
+    @property
+    def activated(self) -> bool:
+        """May accepted trajectories move the robot?"""
+        return self._activated
 
     # ---- who may do what ------------------------------------------------------------------
     def activate(self, now_ns: int) -> int:

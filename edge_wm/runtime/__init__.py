@@ -33,9 +33,8 @@ import numpy as np
 
 from edge_wm.bundle import Manifest
 from edge_wm.errors import UsageError
-from edge_wm.guard import Guard
+from edge_wm.guard import Guard, GuardState
 from edge_wm.modes import Mode
-from edge_wm.odometry import Odometry
 from edge_wm.planner import Planner, PlannerSettings
 from edge_wm.reasons import Reason
 from edge_wm.recording import (
@@ -48,6 +47,8 @@ from edge_wm.recording import (
     Step,
 )
 from edge_wm.robot import Robot
+from edge_wm.runtime.remote import RemoteGuard
+from edge_wm.runtime.senses import Senses, guard_streams
 from edge_wm.synchronizer import Synchronizer
 from edge_wm.trajectory import finish
 from edge_wm.types import (
@@ -71,8 +72,6 @@ from edge_wm.world_model import WorldModel
 
 if TYPE_CHECKING:
     from edge_wm.planner import Imagination
-
-GUARD_STREAM_TYPES = ("range_scan", "joint_state", "odometry")
 
 
 class Journal(Protocol):
@@ -296,8 +295,12 @@ class Runtime:
         streams: tuple[str, ...],
         step_ns: int,
         journal: Journal | None = None,
+        guard: Guard | RemoteGuard | None = None,
     ) -> None:
         """`streams` and `step_ns` are what the model needs (its manifest says so).
+
+        guard: the robot's own in this process if absent; a `RemoteGuard` if it is another
+        process, which then also steps, activates and is asked for modes (`Guarding`).
 
         The slowest of `streams` is the reference: the observation describes the moment of its
         newest sample.
@@ -305,23 +308,16 @@ class Runtime:
         self.robot = robot
         self.driver = driver
         self.settings = settings
-        self.guard = Guard(robot)
+        self.guard = Guard(robot) if guard is None else guard
         self.counts = Counts()
         self._step_ns = step_ns
         self._journal = journal
         self._lock = threading.Lock()
-        pose = robot.pose_stream
-        self._odometry = Odometry(robot) if pose is not None and pose.derived_from else None
         reference = max(streams, key=lambda name: robot.streams[name].period_ns)
         self._plan_view = Synchronizer(robot, streams, reference)
-        guarded = [n for n, s in robot.streams.items() if s.type in GUARD_STREAM_TYPES]
-        self._guard_view = Synchronizer(robot, guarded, None)
-        self._views = {
-            name: [self._plan_view] * (name in streams) + [self._guard_view] * (name in guarded)
-            for name in robot.streams
-        }
+        self._guard_view = Synchronizer(robot, guard_streams(robot), None)
+        self._senses = Senses(robot, [self._plan_view, self._guard_view])
         self._goal: Goal | None = None
-        self._epoch = 0
         self._tick = 0
         self._reached = False
         self._candidates = 0
@@ -335,19 +331,16 @@ class Runtime:
         """A sample arrived."""
         with self._lock:
             self._write(sample)
-            for view in self._views[sample.stream]:
-                view.push(sample)
-            if self._odometry is None:
-                return
-            derived = self._odometry.push(sample)
+            derived, drops = self._senses.push(sample)
             if derived is not None:
                 self._write(derived)
-                for view in self._views[derived.stream]:
-                    view.push(derived)
-            for drop in self._odometry.drops():
-                # What a view refuses too is told by the view.
-                if drop.reason is Reason.sample_implausible or not self._views[drop.stream]:
-                    self._note_drops((drop,))
+            self._note_drops(drops)
+
+    def hear(self, state: GuardState, now_ns: int) -> None:
+        """A state of a guard that is another process arrived."""
+        assert isinstance(self.guard, RemoteGuard)
+        with self._lock:
+            self.guard.hear(state, now_ns)
 
     def activate(self, now_ns: int) -> int:
         """Let accepted trajectories move the robot from now on. Returns the epoch.
@@ -355,16 +348,18 @@ class Runtime:
         Raises: RefusedError if the guard is in a mode that does not lead there (a latched one).
         """
         with self._lock:
+            assert isinstance(self.guard, Guard)
             if self.guard.mode is Mode.idle:  # the caller has tested bundle, sensors and link
                 self.guard.request(Mode.self_test, "supervisor", now_ns)
                 self.guard.request(Mode.hold, "supervisor", now_ns)
-            self._epoch = self.guard.activate(now_ns)
-            self._write(Activate(now_ns, self._epoch))
-            return self._epoch
+            epoch = self.guard.activate(now_ns)
+            self._write(Activate(now_ns, epoch))
+            return epoch
 
     def request(self, mode: Mode, who: str, now_ns: int, reason: Reason | None = None) -> bool:
         """Ask the guard for a mode, as `who` ("supervisor" or "operator"); False if refused."""
         with self._lock:
+            assert isinstance(self.guard, Guard)
             self._write(Request(now_ns, mode, who, reason))
             return self.guard.request(mode, who, now_ns, reason)
 
@@ -376,7 +371,9 @@ class Runtime:
             observation = self._plan_view.observe(now_ns)
             self._last_observation = observation
             self.counts.drops.update(drop.reason for drop in observation.drops)
-            if self._epoch == 0:
+            if isinstance(self.guard, RemoteGuard):
+                self.guard.look(now_ns, self._observe_for_guard(now_ns))
+            if self.guard.epoch == 0:
                 return Reason.not_active
             if not observation.usable:
                 return observation.reasons[0]
@@ -431,7 +428,7 @@ class Runtime:
                     proposal,
                     self.guard.command_at(max(start_ns, now_ns)),
                     self.robot.axes,
-                    epoch=self._epoch,
+                    epoch=self.guard.epoch,
                     sequence=self._tick,
                     period_ns=self.robot.setpoint_period_ns,
                 )
@@ -469,6 +466,7 @@ class Runtime:
         """One setpoint tick: what the motors should get now."""
         watch = Stopwatch()
         with self._lock:
+            assert isinstance(self.guard, Guard)
             verdict = self.guard.step(now_ns, self._observe_for_guard(now_ns))
             watch.lap("step")
             self.counts.steps += 1
@@ -481,6 +479,8 @@ class Runtime:
     @property
     def mode(self) -> Mode:
         """The mode of the last setpoint tick."""
+        if isinstance(self.guard, RemoteGuard):
+            return self.guard.mode
         return Mode.idle if self._last_step is None else self._last_step.mode
 
     def ages_ns(self) -> dict[str, int]:
@@ -515,7 +515,7 @@ class Runtime:
         self._note_drops(view.drops)
         return view
 
-    def _note_drops(self, drops: tuple[Drop, ...]) -> None:
+    def _note_drops(self, drops: Sequence[Drop]) -> None:
         self._other_drops.extend(drops)
         self.counts.drops.update(drop.reason for drop in drops)
 

@@ -4,9 +4,7 @@
     plan thread       begin ─► think ─► conclude      every plan period
     setpoint thread   step ──► the link thread's outbox   every setpoint period
 
-Deadlines are absolute: tick n is due at start + n * period, so lateness does not add up. A tick
-that finishes after the next one was due counts as a missed deadline; ticks that could not begin
-at all are skipped and counted too. The invariant: nothing that happens in the plan thread can
+Deadlines are absolute (see `ticking`). The invariant: nothing that happens in the plan thread can
 keep the setpoint thread from sending, and however this ends (time is up, Ctrl-C, an exception in
 any thread) the robot is braked to rest before the link is closed.
 """
@@ -18,8 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from types import TracebackType
 
 import numpy as np
@@ -27,10 +24,10 @@ import numpy as np
 from edge_wm.device import Link
 from edge_wm.errors import SystemTroubleError
 from edge_wm.modes import Mode
-from edge_wm.planner import ClockBudget
 from edge_wm.reasons import EXPLANATIONS, Reason
 from edge_wm.recording import Prediction
 from edge_wm.runtime import PlanRequest, Runtime, Thought
+from edge_wm.runtime.ticking import SWITCH_INTERVAL_S, Deadlines, plan_tick, ticks
 from edge_wm.types import Goal, Setpoint
 
 LINK_POLL_S = 0.002
@@ -38,27 +35,6 @@ REST_NS = 100_000_000  # standing still for this long is rest
 SENSORS_WITHIN_S = 5.0
 ALIVE_S = 1.0  # also the time at rest in which the gyroscope's bias is learned
 AT_REST_WITHIN_S = 2.0  # after a stop; more than any robot file's braking takes
-IMAGINE_EVERY = 10  # plan ticks between two predictions for people
-# What planning may use of the time until its trajectory starts; the rest is for finishing it.
-BUDGET_SHARE = 0.8
-# A thread that computes in Python gives way after this long (Python's default is 5 ms, half a
-# setpoint period).
-SWITCH_INTERVAL_S = 0.0005
-
-
-@dataclass(slots=True)
-class Deadlines:
-    """How one of the two ticks kept its time."""
-
-    ticks: int = 0
-    missed: int = 0  # finished after it should have, or never begun
-    durations_ns: deque[int] = field(default_factory=lambda: deque(maxlen=4096))
-
-    def p99_ms(self) -> float:
-        """99th percentile of the last 4096 ticks' durations, ms; 0 before the first."""
-        if not self.durations_ns:
-            return 0.0
-        return float(np.percentile(list(self.durations_ns), 99)) / 1e6
 
 
 class Live:
@@ -186,7 +162,8 @@ class Live:
                 self._watch()
 
     def _setpoint_ticks(self) -> None:
-        for now_ns in self._ticks(self.runtime.robot.setpoint_period_ns, self.setpoint, self._end):
+        period_ns = self.runtime.robot.setpoint_period_ns
+        for now_ns in ticks(period_ns, self.setpoint, self._end, self.now_ns):
             setpoint = self.runtime.step(now_ns).setpoint
             if np.any(setpoint.velocity):
                 self._moving_ns = now_ns
@@ -195,41 +172,10 @@ class Live:
 
     def _plan_ticks(self) -> None:
         runtime = self.runtime
-        latency_ns = runtime.settings.plan_latency_ns
-        for now_ns in self._ticks(runtime.robot.plan_period_ns, self.plan, self._stop):
-            goal = self._goal(now_ns)
-            request = runtime.begin(now_ns, goal)
-            thought: Thought | None = None
-            if isinstance(request, PlanRequest):
-                deadline_ns = now_ns + int(BUDGET_SHARE * latency_ns)
-                budget = ClockBudget(deadline_ns, self.now_ns)
-                thought = runtime.driver.think(request, budget)
-            end = runtime.conclude(self.now_ns(), request, thought)
-            if self._imagine and thought and end.tick % IMAGINE_EVERY == 0:
-                assert isinstance(request, PlanRequest)
-                prediction = self._imagine(request, thought)
-                if prediction is not None:
-                    runtime.note(prediction)
+        for now_ns in ticks(runtime.robot.plan_period_ns, self.plan, self._stop, self.now_ns):
+            plan_tick(runtime, self._goal(now_ns), now_ns, self.now_ns, self._imagine)
 
     # ---- inside -------------------------------------------------------------------------------
-    def _ticks(self, period_ns: int, deadlines: Deadlines, end: threading.Event) -> Iterator[int]:
-        """Yield the time of each tick when it is due; count and skip those that cannot be kept."""
-        due_ns = self.now_ns()
-        while not end.is_set():
-            wait_ns = due_ns - self.now_ns()
-            if wait_ns > 0:
-                time.sleep(wait_ns * 1e-9)
-            begun_ns = self.now_ns()
-            yield begun_ns
-            done_ns = self.now_ns()
-            deadlines.ticks += 1
-            deadlines.durations_ns.append(done_ns - begun_ns)
-            due_ns += period_ns
-            if done_ns > due_ns:
-                skipped = (done_ns - due_ns) // period_ns
-                deadlines.missed += 1 + skipped
-                due_ns += skipped * period_ns
-
     def _resting(self) -> bool:
         """Has rest been commanded for long enough to have come true?"""
         rest_ns = self.now_ns() - self._moving_ns
