@@ -19,6 +19,8 @@ class Reason(IntEnum):
     sample_wrong_shape = 8
     stream_frozen = 9
     sample_implausible = 10
+    sample_wrong_frame = 11
+    sample_missing = 12
     belief_not_finite = 20
     no_feasible_candidate = 21
     goal_refused = 22
@@ -115,6 +117,16 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         sentence="A sample differs from the one before it by more than the robot can move, so it was dropped.",
         cause="An encoder jumped or its driver restarted, or a stamp is wrong.",
         check="Check the encoder's cable and its driver's log; compare the stamps with the sample rate.",
+    ),
+    Reason.sample_wrong_frame: Explanation(
+        sentence="A message names another frame than the robot file gives its stream, so it was dropped.",
+        cause="The topic belongs to another sensor, or the driver's frame_id parameter differs.",
+        check="Compare `ros2 topic echo --field header` with the stream's frame in the robot file.",
+    ),
+    Reason.sample_missing: Explanation(
+        sentence="A stream has a gap: a sample that was due, by its rate, never arrived.",
+        cause="Lost on the way (a shared-memory segment smaller than the image, a full queue), or not sent.",
+        check="Use the shipped transport profile; compare with the sensor's own counter.",
     ),
     Reason.belief_not_finite: Explanation(
         sentence="The world model's belief holds NaN or infinity, so nothing was planned from it.",

@@ -176,6 +176,11 @@ class WorldModel:
         self._history: deque[Belief] = deque()
 
     # ---- belief ---------------------------------------------------------------------------
+    def blank_belief(self, stamp_ns: int) -> Belief:
+        """The belief of a model that has seen nothing: zeros."""
+        zeros = {t.name: np.zeros(t.shape, t.dtype) for t in self.manifest.belief}
+        return Belief(stamp_ns, zeros)
+
     def update(self, observation: Observation, last_action: Float32) -> Belief | Reason:
         """What to believe at `observation.stamp_ns`, or why nothing can be.
 
@@ -540,8 +545,7 @@ class WorldModel:
         near = min(self._history, key=lambda b: abs(b.stamp_ns - before_ns), default=None)
         if near is not None and 2 * abs(near.stamp_ns - before_ns) <= step_ns:
             return near
-        zeros = {t.name: np.zeros(t.shape, t.dtype) for t in self.manifest.belief}
-        return Belief(before_ns, zeros)
+        return self.blank_belief(before_ns)
 
     def _remember(self, belief: Belief) -> None:
         """Keep what the next updates may continue from: at most two model steps."""

@@ -488,6 +488,17 @@ class Runtime:
         seen = self._last_observation.streams if self._last_observation else {}
         return {name: stream.age_ns for name, stream in seen.items()}
 
+    def pose(self) -> tuple[float, float, float] | None:
+        """x, y (m), yaw (rad) of the base at the last plan tick's observation; None: unknown."""
+        stream = self.robot.pose_stream
+        if stream is None or self._last_observation is None:
+            return None
+        seen = self._last_observation.streams.get(stream.name)
+        if seen is None or seen.sample is None or seen.reason is not None:
+            return None
+        x, y, yaw = (float(value) for value in seen.sample.data[:3])
+        return x, y, yaw
+
     @property
     def candidates(self) -> int:
         """How many candidates the last plan rolled out."""

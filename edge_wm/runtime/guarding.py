@@ -92,9 +92,8 @@ class Guarding:
             self._heard_ns[who] = now_ns
 
     def accept(self, trajectory: Trajectory, now_ns: int) -> Acceptance:
-        """A trajectory arrived: the guard's answer. It is a heartbeat of the runtime too."""
+        """A trajectory arrived: the guard's answer."""
         with self._lock:
-            self._heard_ns["runtime"] = now_ns
             acceptance = self._guard.accept(trajectory, self._observe(now_ns), now_ns)
             self.counts.accepted += acceptance.accepted
             self.counts.refusals.update(acceptance.reasons)
@@ -134,7 +133,7 @@ class Guarding:
             silent = [
                 who
                 for who, limit_ns in self._silence_ns.items()
-                if who != "runtime" and now_ns - self._heard_ns.get(who, 0) > limit_ns
+                if now_ns - self._heard_ns.get(who, 0) > limit_ns
             ]
             if silent:
                 raise RefusedError(
@@ -152,7 +151,6 @@ class Guarding:
                 self._guard.request(Mode.hold, "supervisor", now_ns)
             elif self._guard.mode is not Mode.hold:
                 self._guard.request(Mode.hold, "supervisor", now_ns)
-            self._heard_ns["runtime"] = now_ns  # it plans only once it knows the epoch
             self._lost_since_ns = None
             return self._guard.activate(now_ns)
 

@@ -1,0 +1,150 @@
+"""Drives a simulated robot through ROS: starts its processes, gives it goals, tells how it went.
+
+This is what `edge-wm run --ros` and the tests use. It sees what any other ROS node could see.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from geometry_msgs.msg import PoseStamped
+from std_msgs.msg import String
+
+from edge_wm_ros import names, qos
+from edge_wm_ros.launching import Fleet, environment
+from edge_wm_ros.processes import Process
+
+GOAL_EVERY_S = 0.5
+
+
+@dataclass(slots=True)
+class Heard:
+    """The newest of what the nodes tell; a reader sees whole values."""
+
+    mode: str = ""
+    truth: dict[str, Any] = field(default_factory=dict)
+    runtime: dict[str, Any] = field(default_factory=dict)
+    guard: dict[str, Any] = field(default_factory=dict)
+    bridge: dict[str, Any] = field(default_factory=dict)
+    goal: PoseStamped | None = None
+    distance: float = 0.0  # m driven, in truth
+
+
+class Drive:
+    """A fleet, and a node that watches it; use as a context manager."""
+
+    def __init__(self, listed: list[Process], *, logs: Path, respawn: bool = True) -> None:
+        os.environ.update(environment())  # before rclpy reads it
+        import rclpy
+
+        from edge_wm_ros.spinning import make_executor, spin_once
+
+        self.fleet = Fleet(listed, logs=logs, respawn=respawn)
+        self.heard = Heard()
+        self._rclpy = rclpy
+        self._spin_once = spin_once
+        self._make_executor = make_executor
+        self._end = threading.Event()
+
+    def __enter__(self) -> Drive:
+        rclpy = self._rclpy
+        rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+        self.node = rclpy.create_node("edge_wm_drive")
+        self._executor = self._make_executor()
+        self._executor.add_node(self.node)
+        heard, subscribe = self.heard, self.node.create_subscription
+
+        def take(name: str) -> Callable[[String], None]:
+            return lambda message: setattr(heard, name, msgspec.json.decode(message.data))
+
+        def take_truth(message: String) -> None:
+            truth, before = msgspec.json.decode(message.data), heard.truth
+            if before:
+                (x, y, _), (x0, y0, _) = truth["odom_pose"], before["odom_pose"]
+                heard.distance += ((x - x0) ** 2 + (y - y0) ** 2) ** 0.5
+            heard.truth = truth
+
+        subscribe(String, names.SIM_TRUTH, take_truth, qos.newest())
+        subscribe(String, names.RUNTIME_STATUS, take("runtime"), qos.newest())
+        subscribe(String, names.GUARD_STATE, take("guard"), qos.sensor(1))
+        subscribe(String, names.BRIDGE_STATE, take("bridge"), qos.newest())
+        subscribe(
+            String, names.MODE, lambda message: setattr(heard, "mode", message.data), qos.latched()
+        )
+        subscribe(PoseStamped, names.SIM_GOAL, lambda m: setattr(heard, "goal", m), qos.latched())
+        self._goals = self.node.create_publisher(PoseStamped, names.GOAL, qos.newest())
+        self._thread = threading.Thread(target=self._spin, name="watch", daemon=True)
+        self._thread.start()
+        self.fleet.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.fleet.stop()
+        self._end.set()
+        self._thread.join()
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self._rclpy.try_shutdown()
+
+    def _spin(self) -> None:
+        while not self._end.is_set():
+            self._spin_once(self._executor, self.node)
+
+    # ---- what a person would do -----------------------------------------------------------------
+    def send_goal(self, there: bool = True) -> None:
+        """The world's goal, or back to the start."""
+        if self.heard.goal is None:
+            return
+        goal = self.heard.goal
+        if not there:
+            goal = PoseStamped()
+            goal.header.frame_id = self.heard.goal.header.frame_id
+            goal.pose.orientation.w = 0.0
+        goal.header.stamp = self.node.get_clock().now().to_msg()
+        self._goals.publish(goal)
+
+    def until(self, told: Callable[[Heard], object], within_s: float) -> bool:
+        """Wait for something to be heard. Restarts what died meanwhile, as a launcher does."""
+        patience = time.monotonic() + within_s
+        while time.monotonic() < patience:
+            try:
+                if told(self.heard):
+                    return True
+            except KeyError:  # not heard yet
+                pass
+            self.fleet.watch()
+            time.sleep(0.01)
+        return False
+
+    def call(self, kind: Any, name: str, request: Any, within_s: float = 10.0) -> Any:
+        """Call a service; the answer, or None if none came."""
+        client = self.node.create_client(kind, name)
+        try:
+            if not client.wait_for_service(timeout_sec=within_s):
+                return None
+            answered = threading.Event()
+            future = client.call_async(request)
+            future.add_done_callback(lambda _: answered.set())
+            return future.result() if answered.wait(within_s) else None
+        finally:
+            self.node.destroy_client(client)
+
+    def drive_to_goal(self, within_s: float) -> bool:
+        """Send the world's goal until the runtime says that it is reached."""
+        sent_s = -GOAL_EVERY_S
+
+        def told(heard: Heard) -> bool:
+            nonlocal sent_s
+            if time.monotonic() - sent_s > GOAL_EVERY_S:
+                sent_s = time.monotonic()
+                self.send_goal()
+            return bool(heard.runtime["goals_reached"]) or heard.truth["contact_ns"] > 0
+
+        return self.until(told, within_s) and self.heard.truth["contact_ns"] == 0

@@ -1,0 +1,79 @@
+"""The one list of processes that make up a robot.
+
+`edge-wm run --ros` starts exactly these, and the launch files of edge_wm_bringup declare exactly
+these: what the tests run is what a launch file launches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process: a module of this package that is a node."""
+
+    name: str  # of the node, and of the executable
+    module: str
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    respawn: bool = True  # started again if it dies; nothing moves by that alone
+
+
+def processes(
+    robot: str,
+    *,
+    simulated: bool = True,
+    seed: int = 0,
+    shadow: bool = False,
+    candidates: int = 0,
+    backend: str = "auto",
+    bundle: str = "",
+    record: str = "",
+    extra: Mapping[str, Mapping[str, Value]] | None = None,
+) -> list[Process]:
+    """What to start for a robot, in this order.
+
+    record: a folder for dumps of the ring buffer; empty: no recorder. extra: further parameters
+    by node.
+    """
+    listed: list[tuple[str, dict[str, Value]]] = []
+    if simulated:
+        listed.append(("wm_sim", {"robot": robot, "seed": seed}))
+    listed += [
+        ("wm_bridge", {"robot": robot}),
+        ("wm_guard", {"robot": robot, "shadow": shadow}),
+        (
+            "wm_runtime",
+            {
+                "robot": robot,
+                "seed": seed,
+                "candidates": candidates,
+                "backend": backend,
+                "bundle": bundle,
+            },
+        ),
+        ("wm_supervisor", {"robot": robot}),
+    ]
+    if record:
+        listed.append(("wm_recorder", {"robot": robot, "folder": record}))
+    added = extra or {}
+    return [
+        Process(
+            name, f"edge_wm_ros.{name.removeprefix('wm_')}_node", {**own, **added.get(name, {})}
+        )
+        for name, own in listed
+    ]
+
+
+def arguments(process: Process) -> list[str]:
+    """Command-line arguments that set a process's parameters."""
+    given = []
+    for name, value in process.parameters.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if isinstance(value, str):
+            text = f"'{value}'" if value else "''"
+        given += ["-p", f"{name}:={text}"]
+    return ["--ros-args", *given] if given else []
