@@ -299,9 +299,9 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         check="Look at its log; restart it; then reset the fault.",
     ),
     Reason.bridge_silent: Explanation(
-        sentence="The bridge, which owns the link to the motors, sent nothing for too long.",
-        cause="It crashed or hangs; the device brakes by itself.",
-        check="Look at its log; restart it; then reset the fault.",
+        sentence="The bridge, which owns the link to the motors, has been silent or disarmed for too long.",
+        cause="It crashed or hangs, or it disarmed itself because the guard or the device fell silent.",
+        check="Look at its log and state; restart what is missing; then reset the fault and enable.",
     ),
     Reason.guard_silent: Explanation(
         sentence="The guard process sent nothing for too long.",

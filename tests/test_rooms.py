@@ -50,7 +50,8 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "mcap": ("recording",),
     "mcap_ros2": ("recording",),
     "zstandard": ("recording",),
-    "rclpy": (),
+    "rclpy": ("cli",),  # to see whether it is there; the nodes are in ros2_ws
+    "edge_wm_ros": ("cli",),
     "serial": (),
     "cryptography": ("bundle",),
     "securesystemslib": ("bundle",),

@@ -28,6 +28,7 @@ from edge_wm.cli.opening import (
     open_for,
     settled,
 )
+from edge_wm.cli.ros import drive_with_ros
 from edge_wm.cli.view import Viewer
 from edge_wm.errors import SystemTroubleError
 from edge_wm.evaluation import Way
@@ -69,6 +70,9 @@ def run(
         int | None, typer.Option(min=2, help="Candidates an iteration; the bundle's if absent.")
     ] = None,
     backend: BackendOption = "auto",
+    ros: Annotated[
+        bool, typer.Option("--ros", help="As ROS 2 nodes, a process each, instead of in one.")
+    ] = False,
     trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -78,6 +82,14 @@ def run(
     Ctrl-C stops the robot and ends the run in the same way.
     """
     talk = Console(stderr=True)
+    if ros:
+        summary = drive_with_ros(
+            _new_folder(out), lambda: _status_line(talk), robot=robot, duration=duration,
+            bundle="" if bundle is None else str(bundle.resolve()), seed=seed, shadow=shadow,
+            candidates=candidates or 0, backend=backend, trust=trust or [],
+        )  # fmt: skip
+        _tell_summary(summary, as_json)
+        return
     talk.print(f"[dim]opening robot {robot} and its bundle[/]")
     _, loaded, opened = open_for(robot, bundle, trust)
     manifest, signer = opened.manifest, opened.signer
@@ -157,10 +169,7 @@ def run(
     if report:
         talk.print("[dim]making the report[/]")
         summary["report"] = str(write_report(folder / "run.mcap", folder))
-    if as_json:
-        typer.echo(json.dumps(summary, indent=2))
-    else:
-        _print_summary(summary)
+    _tell_summary(summary, as_json)
 
 
 class _Also:
@@ -260,7 +269,10 @@ def _summary(
     }
 
 
-def _print_summary(summary: dict[str, Any]) -> None:
+def _tell_summary(summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+        return
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in summary.items():
         shown = (

@@ -9,7 +9,7 @@ import pytest
 
 from edge_wm.guard import Guard, Mirror
 from edge_wm.types import Observation
-from guard.closed_loop import H, MS, Trouble, live
+from guard.closed_loop import MS, H, Trouble, live
 from guard.scenes import ROVER, START_NS, drive, ready, rover_view
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,9 @@ if AVAILABLE:
     from edge_wm_ros.launching import environment
 
     os.environ.update(environment())
+    with warnings.catch_warnings():  # lark, which the wheels' generators read, uses sre_parse
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import rosidl_generator_py  # noqa: F401
 
 
 def pytest_report_header() -> str:

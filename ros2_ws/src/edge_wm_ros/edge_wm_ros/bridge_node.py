@@ -2,7 +2,7 @@
 
 The link here is a device that listens on topics: the simulated robot, with a dead-man of its own.
 The bridge adds nothing to a setpoint and takes nothing away; it refuses what is malformed, from
-an older epoch, out of order or expired, and counts it.
+an older epoch, out of order, expired or faster than the robot file allows, and counts it.
 
 Invariant: once the guard's setpoints have stopped coming, the bridge forwards none until it is
 armed again, so that a guard that was restarted moves nothing by itself.
@@ -15,6 +15,7 @@ from collections import Counter
 from typing import Any
 
 import msgspec
+import numpy as np
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -23,6 +24,7 @@ from trajectory_msgs.msg import JointTrajectory
 from edge_wm.errors import MismatchError
 from edge_wm.reasons import Reason
 from edge_wm.robot import find_robot, load_robot
+from edge_wm.types import Setpoint
 from edge_wm_ros import names, qos
 from edge_wm_ros.conversions import setpoint_of
 from edge_wm_ros.managed import ERROR, OK, ManagedNode, status
@@ -30,7 +32,8 @@ from edge_wm_ros.parameters import BridgeSettings, declare, read
 from edge_wm_ros.spinning import main
 
 STATE_PERIOD_S = 0.02
-SILENT_PERIODS = 10  # setpoint periods without a setpoint: the guard is gone
+LONGEST_LEAD_NS = 1_000_000_000  # a setpoint holds at most this far into the future
+ROUNDING = 1e-6  # rad/s or m/s, above a limit
 
 
 class BridgeNode(ManagedNode):
@@ -60,8 +63,10 @@ class BridgeNode(ManagedNode):
                 "measures; add it to the robot file"
             )
         self.settings, self._robot = settings, robot
+        self._slowest = np.array([axis.velocity_min for axis in robot.axes])
+        self._fastest = np.array([axis.velocity_max for axis in robot.axes])
         period_ns = robot.setpoint_period_ns
-        self._silent_ns = max(SILENT_PERIODS * period_ns, 2 * robot.dead_man_ns)
+        self._silent_ns = settings.guard_silence_ms * 1_000_000
         self._telemetry_silent_ns = settings.telemetry_silence_ms * 1_000_000
         self._out = self.create_publisher(
             JointTrajectory, names.DEVICE_SETPOINT, qos.stream(period_ns)
@@ -105,6 +110,12 @@ class BridgeNode(ManagedNode):
         if setpoint.valid_until_ns <= now_ns:
             self.refused[Reason.setpoint_expired] += 1
             return
+        if setpoint.valid_until_ns > now_ns + LONGEST_LEAD_NS:
+            self.refused[Reason.setpoint_invalid] += 1
+            return
+        if not self._within_limits(setpoint):
+            self.refused[Reason.velocity_limit] += 1
+            return
         self._newest = (setpoint.epoch, setpoint.sequence)
         self._heard_ns = now_ns
         if not (self._working and self._armed):
@@ -112,6 +123,13 @@ class BridgeNode(ManagedNode):
             return
         self._out.publish(message)
         self.forwarded += 1
+
+    def _within_limits(self, setpoint: Setpoint) -> bool:
+        """The robot file's speeds, whoever sent it."""
+        return bool(
+            (setpoint.velocity >= self._slowest - ROUNDING).all()
+            and (setpoint.velocity <= self._fastest + ROUNDING).all()
+        )
 
     def _on_joints(self, message: JointState) -> None:
         self._telemetry_ns = self.now_ns()

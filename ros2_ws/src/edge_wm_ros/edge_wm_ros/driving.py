@@ -5,6 +5,7 @@ This is what `edge-wm run --ros` and the tests use. It sees what any other ROS n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from std_msgs.msg import String
 
@@ -35,6 +37,7 @@ class Heard:
     bridge: dict[str, Any] = field(default_factory=dict)
     goal: PoseStamped | None = None
     distance: float = 0.0  # m driven, in truth
+    diagnostics: dict[str, tuple[bytes, str]] = field(default_factory=dict)  # name: level, text
 
 
 class Drive:
@@ -79,6 +82,7 @@ class Drive:
             String, names.MODE, lambda message: setattr(heard, "mode", message.data), qos.latched()
         )
         subscribe(PoseStamped, names.SIM_GOAL, lambda m: setattr(heard, "goal", m), qos.latched())
+        subscribe(DiagnosticArray, "/diagnostics", self._take_diagnostics, qos.newest(20))
         self._goals = self.node.create_publisher(PoseStamped, names.GOAL, qos.newest())
         self._thread = threading.Thread(target=self._spin, name="watch", daemon=True)
         self._thread.start()
@@ -97,6 +101,10 @@ class Drive:
         while not self._end.is_set():
             self._spin_once(self._executor, self.node)
 
+    def _take_diagnostics(self, message: DiagnosticArray) -> None:
+        for line in message.status:
+            self.heard.diagnostics[line.name] = (line.level, line.message)
+
     # ---- what a person would do -----------------------------------------------------------------
     def send_goal(self, there: bool = True) -> None:
         """The world's goal, or back to the start."""
@@ -110,15 +118,22 @@ class Drive:
         goal.header.stamp = self.node.get_clock().now().to_msg()
         self._goals.publish(goal)
 
+    def send_place(self, x: float, y: float) -> None:
+        """A place as seen from the base: x ahead, y to the left (m)."""
+        goal = PoseStamped()
+        goal.header.frame_id = "base_link"
+        goal.header.stamp = self.node.get_clock().now().to_msg()
+        goal.pose.position.x, goal.pose.position.y = x, y
+        goal.pose.orientation.w = 0.0
+        self._goals.publish(goal)
+
     def until(self, told: Callable[[Heard], object], within_s: float) -> bool:
         """Wait for something to be heard. Restarts what died meanwhile, as a launcher does."""
         patience = time.monotonic() + within_s
         while time.monotonic() < patience:
-            try:
+            with contextlib.suppress(KeyError):  # not heard yet
                 if told(self.heard):
                     return True
-            except KeyError:  # not heard yet
-                pass
             self.fleet.watch()
             time.sleep(0.01)
         return False
@@ -127,12 +142,16 @@ class Drive:
         """Call a service; the answer, or None if none came."""
         client = self.node.create_client(kind, name)
         try:
-            if not client.wait_for_service(timeout_sec=within_s):
-                return None
-            answered = threading.Event()
-            future = client.call_async(request)
-            future.add_done_callback(lambda _: answered.set())
-            return future.result() if answered.wait(within_s) else None
+            until = time.monotonic() + within_s
+            while time.monotonic() < until:  # a restarted server loses what came before it found us
+                if not client.wait_for_service(timeout_sec=0.1):
+                    continue
+                answered = threading.Event()
+                future = client.call_async(request)
+                future.add_done_callback(lambda _, answered=answered: answered.set())
+                if answered.wait(1.0):
+                    return future.result()
+            return None
         finally:
             self.node.destroy_client(client)
 

@@ -52,6 +52,12 @@ RESETTABLE = (
 )  # fmt: skip
 
 
+class BridgeState(msgspec.Struct):
+    """What the guard wants to know of the bridge's state."""
+
+    armed: bool
+
+
 class GuardNode(ManagedNode):
     """See the head of this file."""
 
@@ -125,7 +131,7 @@ class GuardNode(ManagedNode):
                 event_callbacks=SubscriptionEventCallbacks(deadline=missed),
             ),
             subscribe(String, names.RUNTIME_STATUS, self._heard("runtime"), qos.newest()),
-            subscribe(String, names.BRIDGE_STATE, self._heard("bridge"), qos.newest()),
+            subscribe(String, names.BRIDGE_STATE, self._on_bridge, qos.newest()),
             subscribe(Header, names.HEARTBEAT, self._heard("supervisor"), qos.newest()),
             subscribe(Bool, names.ESTOP, self._on_estop, qos.newest(10)),
             self.create_service(SetBool, "~/enable", self._enable),
@@ -216,6 +222,15 @@ class GuardNode(ManagedNode):
                 self._guarding.hear(who, self.now_ns())
 
         return arrived
+
+    def _on_bridge(self, message: String) -> None:
+        """A bridge that forwards nothing is none."""
+        try:
+            armed = msgspec.json.decode(message.data, type=BridgeState).armed
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return
+        if armed and self._guarding is not None:
+            self._guarding.hear("bridge", self.now_ns())
 
     def _on_estop(self, message: Bool) -> None:
         if message.data and self._guarding is not None:

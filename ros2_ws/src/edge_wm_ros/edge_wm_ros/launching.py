@@ -3,8 +3,8 @@
     environment   discovery stays on this machine: loopback and shared memory, by the shipped
                   transport profile
     children      each in a session of its own, dies with this process, is started again if it dies
-    the end       SIGINT to one after the other, in the order in which nobody is missed: no more
-                  plans, the guard brakes to rest, then the rest; SIGKILL for whoever does not go
+    the end       SIGINT to the guard, which brakes to rest, then to all others; SIGKILL for
+                  whoever does not go
 
 Invariant: when `stop` returns no process is left.
 """
@@ -24,7 +24,7 @@ from edge_wm_ros.processes import Process, arguments
 
 RESPAWN_AFTER_S = 0.5
 GONE_WITHIN_S = 1.5  # after SIGINT, then SIGKILL
-STOP_FIRST = ("wm_runtime", "wm_guard")
+STOP_FIRST = ("wm_guard",)
 PROFILE = Path(__file__).resolve().parent / "fastdds_loopback.xml"
 
 

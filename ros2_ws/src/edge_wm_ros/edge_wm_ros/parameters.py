@@ -66,6 +66,12 @@ class GuardSettings:
 @dataclass(frozen=True, slots=True)
 class BridgeSettings:
     robot: str = setting("rover", "A shipped robot's name, or the path of a robot file.")
+    guard_silence_ms: int = setting(
+        250,
+        "Without a setpoint for this long the bridge disarms (the device brakes much sooner).",
+        20,
+        10_000,
+    )
     telemetry_silence_ms: int = setting(
         250, "Without telemetry for this long the device counts as dead.", 20, 10_000
     )

@@ -35,6 +35,7 @@ from edge_wm_ros.spinning import main
 
 HEARTBEAT_S = 0.05
 DEAD_NS = 500_000_000
+AGAIN_AFTER_S = 1.0
 ANSWER_WITHIN_S = 30.0  # loading a model takes seconds
 ORDER = ("wm_bridge", "wm_guard", "wm_runtime")
 
@@ -76,7 +77,8 @@ class SupervisorNode(Node):
         self._arm_bridge = self.create_client(Trigger, "/wm_bridge/arm")
         self.create_service(SetBool, "~/enable", self._on_enable)
         self.create_service(Trigger, "~/shut_down", self._on_shut_down)
-        if self.settings.autostart:
+        self._unasked = self.settings.autostart
+        if self._unasked:
             self._wish.set()
         self._thread = threading.Thread(target=self._work, name="supervise", daemon=True)
         self._thread.start()
@@ -126,7 +128,7 @@ class SupervisorNode(Node):
 
     # ---- what is asked for ----------------------------------------------------------------------
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        response.success = True
+        response.success, self._unasked = True, False
         if request.data:
             self._wish.set()
             response.message = "bringing the robot up; see /diagnostics and /edge_wm/mode"
@@ -163,6 +165,12 @@ class SupervisorNode(Node):
 
     def _bring_up(self) -> None:
         patience = time.monotonic() + self.settings.patience_s
+        guard = self._lifecycle("wm_guard", patience)
+        if self._unasked and guard != State.PRIMARY_STATE_UNCONFIGURED:
+            raise SystemTroubleError(
+                "bring-up: wm_guard was running before this supervisor, so the robot is not "
+                "enabled unasked; call /wm_supervisor/enable when it is safe"
+            )
         # Configuring moves nothing and takes the model's node seconds: all at once. Activating is
         # done in order.
         with ThreadPoolExecutor(len(ORDER)) as pool:
@@ -218,24 +226,27 @@ class SupervisorNode(Node):
     def _insist(self, client: Any, request: Any, doing: str, patience: float) -> None:
         """Ask until it is granted; what is refused may come true (an input that begins)."""
         while True:
-            answer = self._ask(client, request, doing)
-            if answer.success:
+            answer = self._answer(client, request, AGAIN_AFTER_S)
+            if answer is not None and answer.success:
                 return
-            self.phase = f"{doing}: {answer.message}"
-            if time.monotonic() > patience or "latched" in answer.message:
-                raise SystemTroubleError(f"bring-up: {doing} was refused: {answer.message}")
+            told = answer.message if answer is not None else f"{client.srv_name} does not answer"
+            self.phase = f"{doing}: {told}"
+            if time.monotonic() > patience or "latched" in told:
+                raise SystemTroubleError(f"bring-up: {doing} was refused: {told}")
             if self._end.wait(0.05):
                 raise SystemTroubleError("bring-up: interrupted")
 
     def _lifecycle(self, name: str, patience: float) -> int:
         client = self._state[name]
-        while not client.wait_for_service(timeout_sec=0.05):
-            if self._end.is_set() or time.monotonic() > patience:
-                raise SystemTroubleError(
-                    f"bring-up: {name} must be there within {self.settings.patience_s:g} s, and is "
-                    "not; start it, or look at its log"
-                )
-        return int(self._ask(client, GetState.Request(), f"asking {name}").current_state.id)
+        while not self._end.is_set() and time.monotonic() < patience:
+            if client.wait_for_service(timeout_sec=0.05):
+                answer = self._answer(client, GetState.Request(), AGAIN_AFTER_S)
+                if answer is not None:
+                    return int(answer.current_state.id)
+        raise SystemTroubleError(
+            f"bring-up: {name} must be there within {self.settings.patience_s:g} s, and is "
+            "not; start it, or look at its log"
+        )
 
     def _transition(self, name: str, number: int, doing: str) -> None:
         request = ChangeState.Request(transition=Transition(id=number))
@@ -245,18 +256,28 @@ class SupervisorNode(Node):
             )
 
     def _ask(self, client: Any, request: Any, doing: str) -> Any:
-        """Call a service from this thread; the executor's thread receives the answer."""
+        """Call a service once, and insist on an answer."""
+        answer = self._answer(client, request, ANSWER_WITHIN_S)
+        if answer is None:
+            raise SystemTroubleError(
+                f"bring-up: {doing}: {client.srv_name} did not answer within "
+                f"{ANSWER_WITHIN_S:g} s; look at its node's log"
+            )
+        return answer
+
+    def _answer(self, client: Any, request: Any, within_s: float) -> Any:
+        """Call a service from this thread (the executor's receives the answer); None: no answer.
+
+        A server that was restarted may not have found us yet: what it was asked before is lost.
+        """
         answered = threading.Event()
         future = client.call_async(request)
         future.add_done_callback(lambda _: answered.set())
-        until = time.monotonic() + ANSWER_WITHIN_S
-        while not answered.wait(0.05):
+        until = time.monotonic() + within_s
+        while not answered.wait(0.02):
             if self._end.is_set() or time.monotonic() > until:
                 client.remove_pending_request(future)
-                raise SystemTroubleError(
-                    f"bring-up: {doing}: {client.srv_name} did not answer within "
-                    f"{ANSWER_WITHIN_S:g} s; look at its node's log"
-                )
+                return None
         return future.result()
 
     # ---- diagnostics -----------------------------------------------------------------------------
