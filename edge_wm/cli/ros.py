@@ -13,6 +13,7 @@ from edge_wm.errors import SystemTroubleError, UsageError
 UP_WITHIN_S = 60.0  # loading a model, and measuring backends the first time
 SAY_EVERY_S = 0.2
 GOAL_EVERY_S = 0.5
+OK = b"\x00"  # diagnostic_msgs/DiagnosticStatus
 
 
 def drive_with_ros(
@@ -120,8 +121,8 @@ def _status(heard: Any, driven: float) -> str:
     return " | ".join(parts)
 
 
-def _why(diagnostics: dict[str, tuple[bytes, str]]) -> str:
+def _why(diagnostics: dict[str, Any]) -> str:
     """The lines that are not well, and what the supervisor is at."""
-    bad = [f"{name}: {text}" for name, (level, text) in diagnostics.items() if level != b"\x00"]
+    bad = [f"{name}: {line.message}" for name, line in diagnostics.items() if line.level != OK]
     phase = diagnostics.get("wm_supervisor: phase")
-    return "; ".join([*bad, *([phase[1]] if phase else [])]) or "no node was heard"
+    return "; ".join([*bad, *([phase.message] if phase else [])]) or "no node was heard"

@@ -336,11 +336,11 @@ class Runtime:
                 self._write(derived)
             self._note_drops(drops)
 
-    def hear(self, state: GuardState, now_ns: int) -> None:
-        """A state of a guard that is another process arrived."""
+    def hear(self, state: GuardState, now_ns: int) -> bool:
+        """A state of a guard that is another process arrived. False: it was refused."""
         assert isinstance(self.guard, RemoteGuard)
         with self._lock:
-            self.guard.hear(state, now_ns)
+            return self.guard.hear(state, now_ns)
 
     def activate(self, now_ns: int) -> int:
         """Let accepted trajectories move the robot from now on. Returns the epoch.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from edge_wm.guard import GuardState, Mirror
 from edge_wm.modes import Mode
-from edge_wm.robot import Robot
+from edge_wm.robot import FUTURE_TOLERANCE_NS, Robot
 from edge_wm.types import Bool, Command, Float32, Motion, Observation, Trajectory
 
 SILENT_NS = 250_000_000  # without a state for this long, the guard is taken for dead
@@ -27,10 +27,13 @@ class RemoteGuard:
         self._heard_ns = 0
         self.silent = True
 
-    def hear(self, state: GuardState, now_ns: int) -> None:
-        """A state arrived."""
+    def hear(self, state: GuardState, now_ns: int) -> bool:
+        """A state arrived. False: it is from the future, so not the guard's; it changes nothing."""
+        if state.now_ns > now_ns + FUTURE_TOLERANCE_NS:
+            return False
         self._mirror.update(state)
         self._heard_ns = now_ns
+        return True
 
     def look(self, now_ns: int, observation: Observation) -> None:
         """Before a plan: take in the newest scan, and whether the guard is alive."""

@@ -185,7 +185,13 @@ def test_goals_in_the_odometry_and_in_the_base_frame():
         ),
         (
             pose("odom", math.nan, 2.0),
-            "goal: x, y and the orientation must be finite; send it again",
+            "goal: x, y and the orientation must be finite, and the goal within 10000 m; send it "
+            "again",
+        ),
+        (
+            pose("odom", 1e300, 2.0),
+            "goal: x, y and the orientation must be finite, and the goal within 10000 m; send it "
+            "again",
         ),
     ],
 )

@@ -124,7 +124,7 @@ def stays_at_rest(drive: Drive, seconds: float) -> None:
 
 
 def names_the_dead(drive: Drive, line: str, text: str) -> None:
-    told = drive.until(lambda heard: text in heard.diagnostics[line][1], 5.0)
+    told = drive.until(lambda heard: text in heard.diagnostics[line].message, 5.0)
     assert told, drive.heard.diagnostics
 
 

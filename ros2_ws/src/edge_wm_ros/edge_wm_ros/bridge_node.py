@@ -15,7 +15,6 @@ from collections import Counter
 from typing import Any
 
 import msgspec
-import numpy as np
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -24,16 +23,15 @@ from trajectory_msgs.msg import JointTrajectory
 from edge_wm.errors import MismatchError
 from edge_wm.reasons import Reason
 from edge_wm.robot import find_robot, load_robot
-from edge_wm.types import Setpoint
 from edge_wm_ros import names, qos
-from edge_wm_ros.conversions import setpoint_of
+from edge_wm_ros.conversions import setpoint_of, within_limits
 from edge_wm_ros.managed import ERROR, OK, ManagedNode, status
 from edge_wm_ros.parameters import BridgeSettings, declare, read
 from edge_wm_ros.spinning import main
 
 STATE_PERIOD_S = 0.02
+EPOCHS_AHEAD = 86_400  # activations since the guard started, less the seconds since then
 LONGEST_LEAD_NS = 1_000_000_000  # a setpoint holds at most this far into the future
-ROUNDING = 1e-6  # rad/s or m/s, above a limit
 
 
 class BridgeNode(ManagedNode):
@@ -63,8 +61,6 @@ class BridgeNode(ManagedNode):
                 "measures; add it to the robot file"
             )
         self.settings, self._robot = settings, robot
-        self._slowest = np.array([axis.velocity_min for axis in robot.axes])
-        self._fastest = np.array([axis.velocity_max for axis in robot.axes])
         period_ns = robot.setpoint_period_ns
         self._silent_ns = settings.guard_silence_ms * 1_000_000
         self._telemetry_silent_ns = settings.telemetry_silence_ms * 1_000_000
@@ -110,10 +106,11 @@ class BridgeNode(ManagedNode):
         if setpoint.valid_until_ns <= now_ns:
             self.refused[Reason.setpoint_expired] += 1
             return
-        if setpoint.valid_until_ns > now_ns + LONGEST_LEAD_NS:
+        ahead = setpoint.epoch - now_ns // 1_000_000_000  # epochs count on from a clock
+        if setpoint.valid_until_ns > now_ns + LONGEST_LEAD_NS or ahead > EPOCHS_AHEAD:
             self.refused[Reason.setpoint_invalid] += 1
             return
-        if not self._within_limits(setpoint):
+        if not within_limits(setpoint, self._robot):
             self.refused[Reason.velocity_limit] += 1
             return
         self._newest = (setpoint.epoch, setpoint.sequence)
@@ -123,13 +120,6 @@ class BridgeNode(ManagedNode):
             return
         self._out.publish(message)
         self.forwarded += 1
-
-    def _within_limits(self, setpoint: Setpoint) -> bool:
-        """The robot file's speeds, whoever sent it."""
-        return bool(
-            (setpoint.velocity >= self._slowest - ROUNDING).all()
-            and (setpoint.velocity <= self._fastest + ROUNDING).all()
-        )
 
     def _on_joints(self, message: JointState) -> None:
         self._telemetry_ns = self.now_ns()

@@ -43,6 +43,8 @@ from edge_wm.types import Array, Float64, PoseGoal, Sample, Setpoint, Trajectory
 SECOND_NS = 1_000_000_000
 MOST_POINTS = 10_000  # of a trajectory: 100 s at 100 Hz
 MOST_AXES = 64
+FARTHEST_GOAL = 10_000.0  # m
+ROUNDING = 1e-6  # rad/s or m/s, above a limit
 ANGLE_TOLERANCE = 1e-3  # rad, of a scan's first and last beam against the robot file
 _TRAJECTORY_LABEL = re.compile(r"epoch=(\d{1,12}) sequence=(\d{1,18}) brake=(\d{1,9})")
 _SETPOINT_LABEL = re.compile(r"epoch=(\d{1,12}) sequence=(\d{1,18})")
@@ -82,7 +84,8 @@ def sample_of(message: Any, stream: Stream, received_ns: int, sequence: int) -> 
     named = stream.frame if stream.type != "joint_state" else frame  # those name joints, no frame
     if frame != named:
         return Reason.sample_wrong_frame
-    data = _READERS[stream.type](message, stream)
+    with np.errstate(over="ignore"):  # a number beyond float32 is infinite, and refused as that
+        data = _READERS[stream.type](message, stream)
     if data is None:
         return Reason.sample_wrong_shape
     return Sample(stream.name, time_ns(message.header.stamp), received_ns, sequence, data)
@@ -212,8 +215,11 @@ def goal_of(
     frame = message.header.frame_id
     p, q = message.pose.position, message.pose.orientation
     numbers = (p.x, p.y, q.x, q.y, q.z, q.w)
-    if not all(map(math.isfinite, numbers)):
-        return "goal: x, y and the orientation must be finite; send it again"
+    if not all(map(math.isfinite, numbers)) or max(abs(p.x), abs(p.y)) > FARTHEST_GOAL:
+        return (
+            "goal: x, y and the orientation must be finite, and the goal within "
+            f"{FARTHEST_GOAL:g} m; send it again"
+        )
     any_heading = not any((q.x, q.y, q.z, q.w))
     yaw = (
         None if any_heading else math.atan2(2 * (q.w * q.z + q.x * q.y), 1 - 2 * (q.y**2 + q.z**2))
@@ -222,8 +228,8 @@ def goal_of(
         return PoseGoal(p.x, p.y, yaw, odometry)
     if frame != base:
         return (
-            f"goal: frame_id must be {odometry} or {base}, found {frame!r}; transform it before "
-            "sending it"
+            f"goal: frame_id must be {odometry} or {base}, found {frame[:60]!r}; transform it "
+            "before sending it"
         )
     if pose is None:
         return f"goal: it is given in {base}, whose place is not known yet; send it in {odometry}"
@@ -380,6 +386,14 @@ def setpoint_of(message: JointTrajectory) -> Setpoint | str:
         valid_until_ns=valid_until_ns,
         effort=effort,
     )
+
+
+def within_limits(setpoint: Setpoint, robot: Robot) -> bool:
+    """Is every velocity within the robot file's limits? For whoever hands setpoints on."""
+    slowest = np.array([axis.velocity_min for axis in robot.axes])
+    fastest = np.array([axis.velocity_max for axis in robot.axes])
+    velocity = setpoint.velocity
+    return bool(((velocity >= slowest - ROUNDING) & (velocity <= fastest + ROUNDING)).all())
 
 
 def twist_of(setpoint: Setpoint, robot: Robot) -> TwistStamped:

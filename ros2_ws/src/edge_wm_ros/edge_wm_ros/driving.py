@@ -26,6 +26,15 @@ from edge_wm_ros.processes import Process
 GOAL_EVERY_S = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One status of the diagnostics."""
+
+    level: bytes
+    message: str
+    values: dict[str, str]
+
+
 @dataclass(slots=True)
 class Heard:
     """The newest of what the nodes tell; a reader sees whole values."""
@@ -37,7 +46,7 @@ class Heard:
     bridge: dict[str, Any] = field(default_factory=dict)
     goal: PoseStamped | None = None
     distance: float = 0.0  # m driven, in truth
-    diagnostics: dict[str, tuple[bytes, str]] = field(default_factory=dict)  # name: level, text
+    diagnostics: dict[str, Line] = field(default_factory=dict)  # by name
 
 
 class Drive:
@@ -65,7 +74,11 @@ class Drive:
         heard, subscribe = self.heard, self.node.create_subscription
 
         def take(name: str) -> Callable[[String], None]:
-            return lambda message: setattr(heard, name, msgspec.json.decode(message.data))
+            def taken(message: String) -> None:
+                with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+                    setattr(heard, name, msgspec.json.decode(message.data, type=dict[str, Any]))
+
+            return taken
 
         def take_truth(message: String) -> None:
             truth, before = msgspec.json.decode(message.data), heard.truth
@@ -103,7 +116,8 @@ class Drive:
 
     def _take_diagnostics(self, message: DiagnosticArray) -> None:
         for line in message.status:
-            self.heard.diagnostics[line.name] = (line.level, line.message)
+            values = {value.key: value.value for value in line.values}
+            self.heard.diagnostics[line.name] = Line(line.level, line.message, values)
 
     # ---- what a person would do -----------------------------------------------------------------
     def send_goal(self, there: bool = True) -> None:

@@ -237,10 +237,8 @@ class RuntimeNode(ManagedNode):
             self._states_refused += runtime is not None
             return
         state = state_of(report, len(runtime.robot.axes))
-        if isinstance(state, str):
+        if isinstance(state, str) or not runtime.hear(state, self.now_ns()):
             self._states_refused += 1
-            return
-        runtime.hear(state, self.now_ns())
 
     def _on_goal(self, message: PoseStamped) -> None:
         assert self._runtime is not None
@@ -255,7 +253,7 @@ class RuntimeNode(ManagedNode):
             goal = goal_of(message, self._runtime.robot, self._runtime.pose())
         if isinstance(goal, str):
             self._goals_refused += 1
-            self.get_logger().warning(goal)
+            self.get_logger().warning(goal, throttle_duration_sec=1.0)
             return
         self._goal = goal
 

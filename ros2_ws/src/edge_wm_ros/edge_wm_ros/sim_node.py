@@ -26,7 +26,14 @@ from edge_wm.simulation import Disturbances, RoverSimulation
 from edge_wm.simulation.world import HELD_BACK_SEED
 from edge_wm.types import Setpoint
 from edge_wm_ros import names, qos
-from edge_wm_ros.conversions import SENSOR_MESSAGES, message_of, setpoint_of, stamp_of, time_ns
+from edge_wm_ros.conversions import (
+    SENSOR_MESSAGES,
+    message_of,
+    setpoint_of,
+    stamp_of,
+    time_ns,
+    within_limits,
+)
 from edge_wm_ros.parameters import SimSettings, declare, read
 from edge_wm_ros.spinning import main
 
@@ -51,6 +58,7 @@ class SimNode(Node):
         self._simulation: RoverSimulation | None = None
         self._inbox: deque[Setpoint] = deque()
         self._malformed = 0
+        self._beyond_limits = 0
         self._count = 0
         depths = {"image": 4, "imu": 64}
         self._outlets = {
@@ -91,6 +99,8 @@ class SimNode(Node):
         setpoint = setpoint_of(message)
         if isinstance(setpoint, str):
             self._malformed += 1
+        elif setpoint.axes != self._robot.axis_names or not within_limits(setpoint, self._robot):
+            self._beyond_limits += 1  # as a motor controller's own limits would
         else:
             self._inbox.append(setpoint)
 
@@ -175,6 +185,7 @@ class SimNode(Node):
             "goal_distance": truth.goal_distance,
             "refused": {reason.name: count for reason, count in simulation.refused.items()},
             "malformed": self._malformed,
+            "beyond_limits": self._beyond_limits,
         }
         self._truth.publish(String(data=msgspec.json.encode(told).decode()))
 
