@@ -58,6 +58,10 @@ bench-arm:  ## what the kernels' inner loops would cost on ARM cores: an estimat
 	@scripts/setup.sh bench-arm
 	.venv/bin/python scripts/bench_arm.py $(ARGS)
 
+prove-ros:
+	@scripts/setup.sh ros
+	.venv-ros/bin/python scripts/prove.py ros
+
 prove-%:  ## the full figures of one topic, into docs/proofs.json (resumable)
 	@scripts/setup.sh test
 	.venv/bin/python scripts/prove.py $*

@@ -211,6 +211,23 @@ def test_whoever_falls_silent_stops_the_robot_until_a_person_resets_it(
     assert speed(simulation) > 0.1
 
 
+@pytest.mark.parametrize("who", sorted(EVERYBODY))
+def test_whoever_is_replaced_before_it_is_missed_was_there_no_longer(
+    who: str, halves: Halves, simulation: RoverSimulation
+):
+    for name in EVERYBODY:
+        halves.guarding.hear(name, simulation.now_ns, "first")
+    drive_halves(halves, simulation, 1.0, alive=lambda _: frozenset())
+    for name in EVERYBODY:
+        halves.guarding.hear(name, simulation.now_ns, "first")
+    halves.guarding.activate(simulation.now_ns)
+    halves.guarding.hear(who, simulation.now_ns, "second")
+    verdict = halves.step(simulation.now_ns)
+    assert verdict.mode is Mode.fault
+    assert halves.guarding.fault is not None
+    assert halves.guarding.fault.name == f"{who}_silent"
+
+
 def test_a_short_gap_of_the_scanner_brakes_and_a_long_one_latches(
     halves: Halves, simulation: RoverSimulation
 ):

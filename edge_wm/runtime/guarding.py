@@ -37,6 +37,7 @@ SILENCES: Mapping[str, Reason] = {
 }
 # Inputs without which the guard brakes, and after a while does not go on by itself.
 INPUT_REASONS = (Reason.ranges_stale, Reason.pose_stale, Reason.stream_stale)
+GONE_NS = -(1 << 62)  # when somebody was last heard who is not there
 
 
 @dataclass(slots=True)
@@ -75,6 +76,7 @@ class Guarding:
         self._silence_ns = dict(silence_ns)
         self._input_lost_ns = input_lost_ns
         self._heard_ns: dict[str, int] = {}
+        self._instances: dict[str, str] = {}
         self._lost_since_ns: int | None = None
         self._fault: Reason | None = None
         self._last: Verdict | None = None
@@ -86,9 +88,17 @@ class Guarding:
             _, drops = self._senses.push(sample)
             self.counts.drops.update(drop.reason for drop in drops)
 
-    def hear(self, who: str, now_ns: int) -> None:
-        """A heartbeat of `who` arrived."""
+    def hear(self, who: str, now_ns: int, instance: str = "") -> None:
+        """A heartbeat of `who` arrived. instance: which process it is of, if that can change.
+
+        While the guard is activated, another process's heartbeat is none: the one that was there
+        is gone, however soon it was replaced.
+        """
         with self._lock:
+            if self._guard.activated and self._instances.get(who, instance) != instance:
+                self._heard_ns[who] = GONE_NS
+                return
+            self._instances[who] = instance
             self._heard_ns[who] = now_ns
 
     def accept(self, trajectory: Trajectory, now_ns: int) -> Acceptance:
@@ -104,7 +114,7 @@ class Guarding:
         with self._lock:
             if self._guard.activated:
                 for who, limit_ns in self._silence_ns.items():
-                    if now_ns - self._heard_ns.get(who, 0) > limit_ns:
+                    if now_ns - self._heard_ns.get(who, GONE_NS) > limit_ns:
                         self._latch(SILENCES[who], now_ns)
             verdict = self._guard.step(now_ns, self._observe(now_ns))
             if any(reason in INPUT_REASONS for reason in verdict.reasons):
@@ -133,7 +143,7 @@ class Guarding:
             silent = [
                 who
                 for who, limit_ns in self._silence_ns.items()
-                if now_ns - self._heard_ns.get(who, 0) > limit_ns
+                if now_ns - self._heard_ns.get(who, GONE_NS) > limit_ns
             ]
             if silent:
                 raise RefusedError(

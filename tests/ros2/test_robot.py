@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import cycle
 from pathlib import Path
 
@@ -95,8 +95,12 @@ def test_it_drives_to_its_goal_without_touching_anything(drive: Drive):
     assert drive.heard.truth["malformed"] == 0
 
 
-def kill_and_time(drive: Drive, name: str, timeout_ns: int) -> None:
-    """Kill `name` while driving: at rest within timeout, a tick, the delay and braking time."""
+def kill_and_time(drive: Drive, name: str, silence_ms: Mapping[str, int]) -> int:
+    """Kill `name` while driving, and wait until the robot is at rest.
+
+    Returns by how much (ns) that took longer than it may: the time until the silence is noticed,
+    a setpoint tick, the actuation delay and braking from the highest speed that was reached.
+    """
     set_off(drive)
     killed_ns = drive.heard.truth["now_ns"]
     drive.fleet.kill(name)
@@ -112,10 +116,12 @@ def kill_and_time(drive: Drive, name: str, timeout_ns: int) -> None:
         v / axis.braking + axis.braking / axis.jerk
         for v, axis in zip(fastest, ROVER.axes, strict=True)
     )
+    # Of guard and bridge the device itself misses the setpoints.
+    silence_ns = silence_ms.get(name.removeprefix("wm_"), 0) * MS
+    noticed_ns = ROVER.dead_man_ns if name in ("wm_guard", "wm_bridge") else silence_ns
     tick_ns = ROVER.setpoint_period_ns + ROVER.actuation_delay_ns
-    bound_ns = timeout_ns + tick_ns + round(1e9 * braking_s)
-    took_ns = drive.heard.truth["now_ns"] - killed_ns
-    assert took_ns <= bound_ns + SLACK_NS, f"{took_ns / MS:.0f} ms, at most {bound_ns / MS:.0f} ms"
+    bound_ns = noticed_ns + tick_ns + round(1e9 * braking_s)
+    return drive.heard.truth["now_ns"] - killed_ns - bound_ns
 
 
 def stays_at_rest(drive: Drive, seconds: float) -> None:
@@ -133,7 +139,7 @@ SILENT = "silent: it crashed, hangs or was stopped"
 
 @pytest.mark.parametrize("time", [1, 2])
 def test_the_runtime_is_killed(drive: Drive, time: int):
-    kill_and_time(drive, "wm_runtime", SILENCE_MS["runtime"] * MS)
+    assert kill_and_time(drive, "wm_runtime", SILENCE_MS) <= SLACK_NS
     names_the_dead(drive, "wm_supervisor: wm_runtime", SILENT)
     names_the_dead(drive, "wm_guard: mode", "The runtime process sent nothing for too long.")
     assert drive.until(lambda _: drive.fleet.restarts["wm_runtime"] == time, 5.0)
@@ -147,7 +153,7 @@ def test_the_runtime_is_killed(drive: Drive, time: int):
 
 @pytest.mark.parametrize("time", [1, 2])
 def test_the_guard_is_killed(drive: Drive, time: int):
-    kill_and_time(drive, "wm_guard", ROVER.dead_man_ns)
+    assert kill_and_time(drive, "wm_guard", SILENCE_MS) <= SLACK_NS
     names_the_dead(drive, "wm_supervisor: wm_guard", SILENT)
     names_the_dead(drive, "wm_bridge: link", "guard_silent")
     assert drive.until(lambda _: drive.fleet.restarts["wm_guard"] == time, 5.0)
@@ -158,7 +164,7 @@ def test_the_guard_is_killed(drive: Drive, time: int):
 
 @pytest.mark.parametrize("time", [1, 2])
 def test_the_bridge_is_killed(drive: Drive, time: int):
-    kill_and_time(drive, "wm_bridge", ROVER.dead_man_ns)
+    assert kill_and_time(drive, "wm_bridge", SILENCE_MS) <= SLACK_NS
     names_the_dead(drive, "wm_supervisor: wm_bridge", SILENT)
     assert drive.until(lambda heard: heard.guard["fault"] == "bridge_silent", 5.0)
     assert drive.until(lambda _: drive.fleet.restarts["wm_bridge"] == time, 5.0)
@@ -172,10 +178,8 @@ def test_the_bridge_is_killed(drive: Drive, time: int):
 def test_the_supervisor_is_killed_and_its_successor_enables_nothing_unasked(
     drive: Drive, time: int
 ):
-    kill_and_time(drive, "wm_supervisor", SILENCE_MS["supervisor"] * MS)
-    names_the_dead(
-        drive, "wm_guard: mode", "The supervisor process sent no heartbeat for too long."
-    )
+    assert kill_and_time(drive, "wm_supervisor", SILENCE_MS) <= SLACK_NS
+    assert drive.until(lambda heard: heard.guard["fault"] == "supervisor_silent", 5.0)
     assert drive.until(lambda _: drive.fleet.restarts["wm_supervisor"] == time, 5.0)
     names_the_dead(
         drive, "wm_supervisor: phase",

@@ -11,6 +11,7 @@ armed again, so that a guard that was restarted moves nothing by itself.
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from typing import Any
 
@@ -42,6 +43,7 @@ class BridgeNode(ManagedNode):
         declare(self, BridgeSettings)
         self.settings: BridgeSettings | None = None
         self._held: list[Any] = []
+        self._started_ns = time.time_ns()  # tells this process from one after it
         self._armed = False
         self._working = False
         self._newest = (-1, -1)  # epoch and sequence of the last one forwarded
@@ -147,6 +149,7 @@ class BridgeNode(ManagedNode):
             self._disarm("device_silent")
         told = {
             "now_ns": now_ns,
+            "started_ns": self._started_ns,
             "armed": self._armed,
             "latched": self._latched,
             "forwarded": self.forwarded,

@@ -18,8 +18,11 @@ import msgspec
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
 
+from edge_wm.types import Trajectory
 from edge_wm_ros import names, qos
+from edge_wm_ros.conversions import trajectory_of
 from edge_wm_ros.launching import Fleet, environment
 from edge_wm_ros.processes import Process
 
@@ -46,6 +49,8 @@ class Heard:
     bridge: dict[str, Any] = field(default_factory=dict)
     goal: PoseStamped | None = None
     distance: float = 0.0  # m driven, in truth
+    latencies_ms: list[float] = field(default_factory=list)  # image taken -> its plan is commanded
+    ticks_ns: list[int] = field(default_factory=list)  # of the guard, as it stamps them
     diagnostics: dict[str, Line] = field(default_factory=dict)  # by name
 
 
@@ -64,6 +69,7 @@ class Drive:
         self._spin_once = spin_once
         self._make_executor = make_executor
         self._end = threading.Event()
+        self._taken_ns: dict[tuple[int, int], int] = {}  # when a trajectory's image was taken
 
     def __enter__(self) -> Drive:
         rclpy = self._rclpy
@@ -89,7 +95,8 @@ class Drive:
 
         subscribe(String, names.SIM_TRUTH, take_truth, qos.newest())
         subscribe(String, names.RUNTIME_STATUS, take("runtime"), qos.newest())
-        subscribe(String, names.GUARD_STATE, take("guard"), qos.sensor(1))
+        subscribe(String, names.GUARD_STATE, self._take_guard, qos.sensor(10))
+        subscribe(JointTrajectory, names.TRAJECTORY, self._take_trajectory, qos.sensor(1))
         subscribe(String, names.BRIDGE_STATE, take("bridge"), qos.newest())
         subscribe(
             String, names.MODE, lambda message: setattr(heard, "mode", message.data), qos.latched()
@@ -113,6 +120,20 @@ class Drive:
     def _spin(self) -> None:
         while not self._end.is_set():
             self._spin_once(self._executor, self.node)
+
+    def _take_trajectory(self, message: JointTrajectory) -> None:
+        trajectory = trajectory_of(message)
+        if isinstance(trajectory, Trajectory):
+            self._taken_ns[trajectory.epoch, trajectory.sequence] = trajectory.stamp_ns
+
+    def _take_guard(self, message: String) -> None:
+        heard = self.heard
+        with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+            heard.guard = msgspec.json.decode(message.data, type=dict[str, Any])
+            heard.ticks_ns.append(heard.guard["now_ns"])
+            taken_ns = self._taken_ns.pop((heard.guard["epoch"], heard.guard["playing"]), None)
+            if taken_ns is not None:
+                heard.latencies_ms.append((heard.guard["now_ns"] - taken_ns) / 1e6)
 
     def _take_diagnostics(self, message: DiagnosticArray) -> None:
         for line in message.status:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from geometry_msgs.msg import Twist, TwistStamped
@@ -45,6 +45,7 @@ from edge_wm_ros.sensors import Sensors
 from edge_wm_ros.spinning import main
 
 AT_REST_WITHIN_S = 2.0  # after a stop; more than any robot file's braking takes
+Told = TypeVar("Told")
 OUTPUTS = ("bridge", "twist_stamped", "twist")
 RESETTABLE = (
     Reason.runtime_silent, Reason.bridge_silent, Reason.supervisor_silent, Reason.input_lost,
@@ -56,6 +57,13 @@ class BridgeState(msgspec.Struct):
     """What the guard wants to know of the bridge's state."""
 
     armed: bool
+    started_ns: int
+
+
+class RuntimeStatus(msgspec.Struct):
+    """What the guard wants to know of the runtime's status."""
+
+    started_ns: int
 
 
 class GuardNode(ManagedNode):
@@ -130,9 +138,9 @@ class GuardNode(ManagedNode):
                 qos.stream(plan_ns, lifespan_ns=2 * plan_ns),
                 event_callbacks=SubscriptionEventCallbacks(deadline=missed),
             ),
-            subscribe(String, names.RUNTIME_STATUS, self._heard("runtime"), qos.newest()),
+            subscribe(String, names.RUNTIME_STATUS, self._on_runtime, qos.newest()),
             subscribe(String, names.BRIDGE_STATE, self._on_bridge, qos.newest()),
-            subscribe(Header, names.HEARTBEAT, self._heard("supervisor"), qos.newest()),
+            subscribe(Header, names.HEARTBEAT, self._on_supervisor, qos.newest()),
             subscribe(Bool, names.ESTOP, self._on_estop, qos.newest(10)),
             self.create_service(SetBool, "~/enable", self._enable),
             self.create_service(Trigger, "~/estop", self._estop),
@@ -216,21 +224,20 @@ class GuardNode(ManagedNode):
             _answer(answer.accepted, answer.epoch, answer.sequence, reasons, answer.detail)
         )
 
-    def _heard(self, who: str) -> Any:
-        def arrived(_: object) -> None:
-            if self._guarding is not None:
-                self._guarding.hear(who, self.now_ns())
+    def _on_supervisor(self, message: Header) -> None:
+        if self._guarding is not None:
+            self._guarding.hear("supervisor", self.now_ns(), message.frame_id)
 
-        return arrived
+    def _on_runtime(self, message: String) -> None:
+        status = _decoded(message, RuntimeStatus)
+        if status is not None and self._guarding is not None:
+            self._guarding.hear("runtime", self.now_ns(), str(status.started_ns))
 
     def _on_bridge(self, message: String) -> None:
         """A bridge that forwards nothing is none."""
-        try:
-            armed = msgspec.json.decode(message.data, type=BridgeState).armed
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            return
-        if armed and self._guarding is not None:
-            self._guarding.hear("bridge", self.now_ns())
+        state = _decoded(message, BridgeState)
+        if state is not None and state.armed and self._guarding is not None:
+            self._guarding.hear("bridge", self.now_ns(), str(state.started_ns))
 
     def _on_estop(self, message: Bool) -> None:
         if message.data and self._guarding is not None:
@@ -311,6 +318,14 @@ class GuardNode(ManagedNode):
                 for name in dict.fromkeys([*self._sensors.received, *unusable])
             ),
         ]  # fmt: skip
+
+
+def _decoded(message: String, kind: type[Told]) -> Told | None:
+    """What a JSON text tells; None if it does not."""
+    try:
+        return msgspec.json.decode(message.data, type=kind)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
 
 
 def _answer(accepted: bool, epoch: int, sequence: int, reasons: list[str], detail: str) -> String:

@@ -71,6 +71,7 @@ class RuntimeNode(ManagedNode):
         self._driver: ModelDriver | None = None
         self._sensors: Sensors | None = None
         self._held: list[Any] = []
+        self._started_ns = time.time_ns()  # tells this process from one after it
         self._thread: threading.Thread | None = None
         self._end = threading.Event()
         self._deadlines = Deadlines()
@@ -177,6 +178,7 @@ class RuntimeNode(ManagedNode):
         counts = runtime.counts
         told = {
             "now_ns": end.now_ns,
+            "started_ns": self._started_ns,
             "tick": end.tick,
             "mode": runtime.mode.name,
             "reason": end.reason.name if end.reason else None,

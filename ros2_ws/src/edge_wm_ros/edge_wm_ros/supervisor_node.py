@@ -61,6 +61,7 @@ class SupervisorNode(Node):
         self._watched = {name: Watched() for name in ORDER}
         self.phase = "idle"  # what is being done, or why it was not
         self._failed = False
+        self._instance = f"wm_supervisor {time.time_ns()}"
         self._wish = threading.Event()  # somebody wants the robot up
         self._end = threading.Event()
         self._heartbeat = self.create_publisher(Header, names.HEARTBEAT, qos.newest())
@@ -92,7 +93,7 @@ class SupervisorNode(Node):
     # ---- heartbeats -----------------------------------------------------------------------------
     def _beat(self) -> None:
         now_ns = self._now_ns()
-        self._heartbeat.publish(Header(stamp=stamp_of(now_ns), frame_id="wm_supervisor"))
+        self._heartbeat.publish(Header(stamp=stamp_of(now_ns), frame_id=self._instance))
         for name, watched in self._watched.items():
             dead = watched.heard_ns > 0 and now_ns - watched.heard_ns > DEAD_NS
             if dead and not watched.dead:
