@@ -144,6 +144,11 @@ class WorldModel:
         self._goal: tuple[Goal, dict[str, Array]] | None = None
         self.reset(0)
 
+    @property
+    def scratch_bytes(self) -> int | None:
+        """What the native rollout keeps beside its weights; None where there is none."""
+        return None if self._native is None else self._native.scratch_bytes
+
     # ---- settings -------------------------------------------------------------------------
     @property
     def weights(self) -> Mapping[str, float]:

@@ -19,6 +19,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import typer
 
 import edge_wm
+from edge_wm.cli.bench import bench
 from edge_wm.cli.bundle import app as bundle_app
 from edge_wm.cli.doctor import doctor
 from edge_wm.cli.evaluate import evaluate
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.command("run")(run)
 app.command("eval")(evaluate)
+app.command("bench")(bench)
 app.command("replay")(replay)
 app.command("report")(report)
 app.command("quantize")(quantize)

@@ -104,24 +104,19 @@ def kill_and_time(drive: Drive, name: str, silence_ms: Mapping[str, int]) -> int
     set_off(drive)
     killed_ns = drive.heard.truth["now_ns"]
     drive.fleet.kill(name)
-    fastest = [0.0, 0.0]  # it plays on until the silence is noticed
-
-    def rests(heard: Heard) -> bool:
-        twist = heard.truth["twist"]
-        fastest[:] = [max(before, abs(v)) for before, v in zip(fastest, twist, strict=True)]
-        return speed(heard) < AT_REST
-
-    assert drive.until(rests, 5.0), tell(drive)
+    drive.heard.fastest = [0.0, 0.0]  # it plays on until the silence is noticed
+    at_rest = drive.until(lambda heard: heard.truth["now_ns"] - heard.moved_ns > 300 * MS, 8.0)
+    assert at_rest, tell(drive)
     braking_s = max(
         v / axis.braking + axis.braking / axis.jerk
-        for v, axis in zip(fastest, ROVER.axes, strict=True)
+        for v, axis in zip(drive.heard.fastest, ROVER.axes, strict=True)
     )
     # Of guard and bridge the device itself misses the setpoints.
     silence_ns = silence_ms.get(name.removeprefix("wm_"), 0) * MS
     noticed_ns = ROVER.dead_man_ns if name in ("wm_guard", "wm_bridge") else silence_ns
     tick_ns = ROVER.setpoint_period_ns + ROVER.actuation_delay_ns
     bound_ns = noticed_ns + tick_ns + round(1e9 * braking_s)
-    return drive.heard.truth["now_ns"] - killed_ns - bound_ns
+    return drive.heard.moved_ns - killed_ns - bound_ns
 
 
 def stays_at_rest(drive: Drive, seconds: float) -> None:

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from rich.console import Console
 
+from edge_wm.benchmark import int8_peak
 from edge_wm.errors import EdgeWmError
 from engine_bench import accuracy, budget, machine, memory, native_engine, peers, planning
 from engine_bench.case import Case
@@ -83,7 +84,7 @@ def _options() -> argparse.Namespace:
 
 def _measured(names: list[str], options: argparse.Namespace, talk: Console) -> Report:
     core = machine.pin(options.threads)
-    before = native_engine.int8_peak()
+    before = int8_peak()
     rows: list[Row] = []
     titles, absent = {}, {}
     for name in names:
@@ -92,7 +93,7 @@ def _measured(names: list[str], options: argparse.Namespace, talk: Console) -> R
         talk.print(f"{case.title} …", highlight=False)
         found, absent[name] = _one_case(case, options, before, talk)
         rows += found
-    after = native_engine.int8_peak()
+    after = int8_peak()
     return Report(
         processor=machine.processor(),
         instruction_sets=machine.instruction_sets(),

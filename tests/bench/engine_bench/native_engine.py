@@ -177,12 +177,3 @@ def _manifest(case: Case) -> Manifest:
         belief=tuple(BeliefTensor(name=n, shape=v.shape[1:]) for n, v in case.belief.items()),
         functions={name: f.spec for name, f in case.functions.items()},  # type: ignore[misc]
     )
-
-
-def int8_peak(milliseconds: float = 200.0) -> float | None:
-    """The int8 multiply-adds a second that one core does at best now, in 10^9; None: unknown."""
-    try:
-        from edge_wm._native import int8_peak as measure
-    except ImportError:
-        return None
-    return float(measure(milliseconds=milliseconds))

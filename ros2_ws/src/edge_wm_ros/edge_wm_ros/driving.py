@@ -27,6 +27,7 @@ from edge_wm_ros.launching import Fleet, environment
 from edge_wm_ros.processes import Process
 
 GOAL_EVERY_S = 0.5
+STANDING = 0.02  # m/s, rad/s: slower than this is standing still
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Heard:
     bridge: dict[str, Any] = field(default_factory=dict)
     goal: PoseStamped | None = None
     distance: float = 0.0  # m driven, in truth
+    fastest: list[float] = field(default_factory=lambda: [0.0, 0.0])  # vx (m/s), wz (rad/s), ever
+    moved_ns: int = 0  # the last moment at which it moved
     latencies_ms: list[float] = field(default_factory=list)  # image taken -> its plan is commanded
     ticks_ns: list[int] = field(default_factory=list)  # of the guard, as it stamps them
     diagnostics: dict[str, Line] = field(default_factory=dict)  # by name
@@ -91,9 +94,13 @@ class Drive:
             if before:
                 (x, y, _), (x0, y0, _) = truth["odom_pose"], before["odom_pose"]
                 heard.distance += ((x - x0) ** 2 + (y - y0) ** 2) ** 0.5
+            twist = [abs(v) for v in truth["twist"]]
+            heard.fastest = [max(pair) for pair in zip(heard.fastest, twist, strict=True)]
+            if max(twist) > STANDING:
+                heard.moved_ns = truth["now_ns"]
             heard.truth = truth
 
-        subscribe(String, names.SIM_TRUTH, take_truth, qos.newest())
+        subscribe(String, names.SIM_TRUTH, take_truth, qos.newest(200))
         subscribe(String, names.RUNTIME_STATUS, take("runtime"), qos.newest())
         subscribe(String, names.GUARD_STATE, self._take_guard, qos.sensor(10))
         subscribe(JointTrajectory, names.TRAJECTORY, self._take_trajectory, qos.sensor(1))

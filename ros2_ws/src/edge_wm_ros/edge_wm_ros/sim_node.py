@@ -38,6 +38,7 @@ from edge_wm_ros.parameters import SimSettings, declare, read
 from edge_wm_ros.spinning import main
 
 POLL_S = 0.002
+STEP_NS = 1_000_000  # of the physics
 TRUTH_EVERY_NS = 20_000_000
 INPUTS = ("device", "cmd_vel")
 TWIST_TIMEOUT_NS = 100_000_000  # a base controller's: without a new velocity it brakes
@@ -70,7 +71,7 @@ class SimNode(Node):
             for name, stream in robot.streams.items()
             if not stream.derived_from
         }
-        self._truth = self.create_publisher(String, names.SIM_TRUTH, qos.newest())
+        self._truth = self.create_publisher(String, names.SIM_TRUTH, qos.newest(200))
         self._goal = self.create_publisher(PoseStamped, names.SIM_GOAL, qos.latched())
         if settings.input == "device":
             profile = qos.stream(robot.setpoint_period_ns)
@@ -157,12 +158,18 @@ class SimNode(Node):
                 time.sleep(POLL_S)
                 while self._inbox:
                     simulation.send(self._inbox.popleft())
-                for sample in simulation.step_to(self._now_ns()):
-                    stream = self._robot.streams[sample.stream]
-                    self._outlets[sample.stream].publish(message_of(sample, stream))
-                if simulation.now_ns >= truth_due_ns:
-                    truth_due_ns = simulation.now_ns + TRUTH_EVERY_NS
-                    self._publish_truth(simulation)
+                until_ns = self._now_ns()
+                while simulation.now_ns < until_ns - STEP_NS and not self._end.is_set():
+                    # in small steps, also where it was held up and has to catch up
+                    self._step(simulation, min(until_ns, simulation.now_ns + TRUTH_EVERY_NS))
+                    if simulation.now_ns >= truth_due_ns:
+                        truth_due_ns = simulation.now_ns + TRUTH_EVERY_NS
+                        self._publish_truth(simulation)
+
+    def _step(self, simulation: RoverSimulation, until_ns: int) -> None:
+        for sample in simulation.step_to(until_ns):
+            stream = self._robot.streams[sample.stream]
+            self._outlets[sample.stream].publish(message_of(sample, stream))
 
     def _publish_goal(self, simulation: RoverSimulation) -> None:
         goal = PoseStamped()

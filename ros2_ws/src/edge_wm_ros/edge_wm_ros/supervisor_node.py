@@ -179,7 +179,9 @@ class SupervisorNode(Node):
         for name in ORDER:
             if self._lifecycle(name, patience) == State.PRIMARY_STATE_INACTIVE:
                 self.phase = f"activating {name}"
-                self._transition(name, Transition.TRANSITION_ACTIVATE, "activate")
+                self._transition(
+                    name, Transition.TRANSITION_ACTIVATE, "activate", State.PRIMARY_STATE_ACTIVE
+                )
         self._insist(self._arm_bridge, Trigger.Request(), "arming the bridge", patience)
         self._await_inputs(patience)
         self._insist(self._enable_guard, SetBool.Request(data=True), "enabling", patience)
@@ -188,15 +190,22 @@ class SupervisorNode(Node):
     def _configure(self, name: str, patience: float) -> None:
         if self._lifecycle(name, patience) == State.PRIMARY_STATE_UNCONFIGURED:
             self.phase = f"configuring {name}"
-            self._transition(name, Transition.TRANSITION_CONFIGURE, "configure")
+            self._transition(
+                name, Transition.TRANSITION_CONFIGURE, "configure", State.PRIMARY_STATE_INACTIVE
+            )
 
     def _bring_down(self) -> None:
         self.phase = "going down"
         for name in reversed(ORDER):
             try:
                 if name == "wm_runtime":
-                    self._ask(self._enable_guard, SetBool.Request(data=False), "disable")
-                self._transition(name, Transition.TRANSITION_DEACTIVATE, "deactivate")
+                    self._answer(self._enable_guard, SetBool.Request(data=False), AGAIN_AFTER_S)
+                self._transition(
+                    name,
+                    Transition.TRANSITION_DEACTIVATE,
+                    "deactivate",
+                    State.PRIMARY_STATE_INACTIVE,
+                )
             except SystemTroubleError as error:
                 self.get_logger().warning(str(error))
         self.phase = "down"
@@ -249,22 +258,23 @@ class SupervisorNode(Node):
             "not; start it, or look at its log"
         )
 
-    def _transition(self, name: str, number: int, doing: str) -> None:
+    def _transition(self, name: str, number: int, doing: str, target: int) -> None:
+        """Change a node's lifecycle state. An answer may be lost on its way: the state tells."""
         request = ChangeState.Request(transition=Transition(id=number))
-        if not self._ask(self._change[name], request, f"{doing} {name}").success:
-            raise SystemTroubleError(
-                f"bring-up: {name} did not {doing}; its log and /diagnostics say why"
-            )
-
-    def _ask(self, client: Any, request: Any, doing: str) -> Any:
-        """Call a service once, and insist on an answer."""
-        answer = self._answer(client, request, ANSWER_WITHIN_S)
-        if answer is None:
-            raise SystemTroubleError(
-                f"bring-up: {doing}: {client.srv_name} did not answer within "
-                f"{ANSWER_WITHIN_S:g} s; look at its node's log"
-            )
-        return answer
+        patience = time.monotonic() + ANSWER_WITHIN_S
+        while time.monotonic() < patience and not self._end.is_set():
+            answer = self._answer(self._change[name], request, AGAIN_AFTER_S)
+            if answer is not None and answer.success:
+                return
+            if self._lifecycle(name, patience) == target:
+                return
+            if answer is not None:
+                raise SystemTroubleError(
+                    f"bring-up: {name} did not {doing}; its log and /diagnostics say why"
+                )
+        raise SystemTroubleError(
+            f"bring-up: {name} did not {doing} within {ANSWER_WITHIN_S:g} s; look at its log"
+        )
 
     def _answer(self, client: Any, request: Any, within_s: float) -> Any:
         """Call a service from this thread (the executor's receives the answer); None: no answer.
