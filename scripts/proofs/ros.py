@@ -169,12 +169,12 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "bring-up and shutdown": up_and_down,
     "VGA, IMU and joints for 60 s": vga,
 }
-for name in FAULTS:
-    PARTS[f"kill -9 of {name}"] = partial(kills, name, 50)
-PARTS["rogue messages"] = rogue
 for start in range(0, len(WORLDS), 10):
     block = WORLDS[start : start + 10]
     PARTS[f"worlds {block.start} to {block.stop - 1} through ROS"] = partial(through_ros, block)
     PARTS[f"worlds {block.start} to {block.stop - 1} in one process"] = partial(
         in_one_process, block
     )
+for name in FAULTS:
+    PARTS[f"kill -9 of {name}"] = partial(kills, name, 50)
+PARTS["rogue messages"] = rogue
