@@ -207,3 +207,14 @@ def test_a_full_disk_ends_the_recording_and_not_the_run(tmp_path):
         assert list(open_recording(folder / "run.mcap").only(Step))
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_without_ros_the_option_says_how_to_get_it(tmp_path: Path):
+    done = call("run", "--ros", "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr == (
+        "edge-wm: --ros: this Python must have ROS 2's rclpy and the package edge_wm_ros, and has "
+        "not (No module named 'rclpy'); `make run-ros` sets both up, or source a ROS 2 "
+        "distribution and build ros2_ws with colcon (ros2_ws/README.md)\n"
+    )
+    assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ OK = b"\x00"  # diagnostic_msgs/DiagnosticStatus
 
 
 def drive_with_ros(
-    folder: Path,
+    new_folder: Callable[[], Path],
     tell_line: Callable[[], AbstractContextManager[Callable[[str], None]]],
     *,
     robot: str,
@@ -31,8 +31,8 @@ def drive_with_ros(
 ) -> dict[str, Any]:
     """Start the nodes, drive there and back for `duration` (s), end them; returns the summary.
 
-    Each process logs into `folder`/logs. Raises UsageError without ROS 2 in this Python,
-    SystemTroubleError if the robot does not come up.
+    new_folder: makes the run's folder; each process logs into its `logs`. Raises UsageError
+    without ROS 2 in this Python, SystemTroubleError if the robot does not come up.
     """
     try:
         import rclpy  # noqa: F401
@@ -48,6 +48,7 @@ def drive_with_ros(
         robot, seed=seed, shadow=shadow, candidates=candidates, backend=backend, bundle=bundle,
         extra={"wm_runtime": {"trust": ":".join(map(str, trust))}} if trust else None,
     )  # fmt: skip
+    folder = new_folder()
     began = time.monotonic()
     interrupted = False
     drive = Drive(listed, logs=folder / "logs")

@@ -84,7 +84,7 @@ def run(
     talk = Console(stderr=True)
     if ros:
         summary = drive_with_ros(
-            _new_folder(out), lambda: _status_line(talk), robot=robot, duration=duration,
+            lambda: _new_folder(out), lambda: _status_line(talk), robot=robot, duration=duration,
             bundle="" if bundle is None else str(bundle.resolve()), seed=seed, shadow=shadow,
             candidates=candidates or 0, backend=backend, trust=trust or [],
         )  # fmt: skip
