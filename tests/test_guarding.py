@@ -13,11 +13,11 @@ import pytest
 from driving import WORLD, cockpit, rover
 
 from edge_wm.errors import RefusedError
+from edge_wm.guarding import Guarding
 from edge_wm.modes import Mode
 from edge_wm.planner import CountBudget
 from edge_wm.reasons import Reason
 from edge_wm.runtime import Driver, PlanRequest, RunSettings, Runtime
-from edge_wm.runtime.guarding import Guarding
 from edge_wm.runtime.remote import SILENT_NS, RemoteGuard
 from edge_wm.simulation import RoverSimulation
 from edge_wm.types import Sample, Trajectory, Verdict

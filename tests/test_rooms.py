@@ -18,10 +18,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "edge_wm"
 
 FLOORS: Mapping[int, frozenset[str]] = {
-    0: frozenset({"errors", "types", "modes", "reasons", "shipped", "numbers", "_native"}),
+    0: frozenset(
+        {"errors", "types", "modes", "reasons", "shipped", "numbers", "ticking", "_native"}
+    ),
     1: frozenset({"robot", "bundle", "recording", "device", "noise"}),
     2: frozenset({"backends", "synchronizer", "odometry", "planner", "trajectory", "guard"}),
-    3: frozenset({"world_model", "compiler"}),
+    3: frozenset({"world_model", "compiler", "guarding"}),
     4: frozenset({"runtime", "simulation", "authoring", "importers", "deploy"}),
     5: frozenset(
         {
@@ -41,7 +43,7 @@ FLOORS: Mapping[int, frozenset[str]] = {
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
 # On floor 0 the nouns may use each other, in this order.
-GROUND_ORDER = ("errors", "shipped", "modes", "reasons", "types", "_native", "numbers")
+GROUND_ORDER = ("errors", "shipped", "modes", "reasons", "types", "_native", "numbers", "ticking")
 
 # Who may import a library that is heavy, optional, or a door to the outside. Nobody: ().
 DOORS: Mapping[str, tuple[str, ...]] = {

@@ -34,6 +34,7 @@ _LENGTH = struct.Struct("<I")
 _NUMBERS = {
     "bool": ("?", 1),
     "uint8": ("B", 1),
+    "byte": ("B", 1),  # of diagnostic_msgs only
     "int8": ("b", 1),
     "uint16": ("H", 2),
     "int32": ("i", 4),

@@ -15,6 +15,13 @@ _STANDARD = {
     "builtin_interfaces/msg/Time": "int32 sec\nuint32 nanosec",
     "builtin_interfaces/msg/Duration": "int32 sec\nuint32 nanosec",
     "std_msgs/msg/Header": "builtin_interfaces/Time stamp\nstring frame_id",
+    "std_msgs/msg/String": "string data",
+    "std_msgs/msg/Bool": "bool data",
+    "diagnostic_msgs/msg/KeyValue": "string key\nstring value",
+    "diagnostic_msgs/msg/DiagnosticStatus": (
+        "byte level\nstring name\nstring message\nstring hardware_id\nKeyValue[] values"
+    ),
+    "diagnostic_msgs/msg/DiagnosticArray": "std_msgs/Header header\nDiagnosticStatus[] status",
     "std_msgs/msg/MultiArrayDimension": "string label\nuint32 size\nuint32 stride",
     "std_msgs/msg/MultiArrayLayout": "MultiArrayDimension[] dim\nuint32 data_offset",
     "std_msgs/msg/Float32MultiArray": "MultiArrayLayout layout\nfloat32[] data",

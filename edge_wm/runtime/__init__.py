@@ -34,6 +34,7 @@ import numpy as np
 from edge_wm.bundle import Manifest
 from edge_wm.errors import UsageError
 from edge_wm.guard import Guard, GuardState
+from edge_wm.guarding.senses import Senses, guard_streams
 from edge_wm.modes import Mode
 from edge_wm.planner import Planner, PlannerSettings
 from edge_wm.reasons import Reason
@@ -48,7 +49,6 @@ from edge_wm.recording import (
 )
 from edge_wm.robot import Robot
 from edge_wm.runtime.remote import RemoteGuard
-from edge_wm.runtime.senses import Senses, guard_streams
 from edge_wm.synchronizer import Synchronizer
 from edge_wm.trajectory import finish
 from edge_wm.types import (

@@ -27,7 +27,8 @@ from edge_wm.modes import Mode
 from edge_wm.reasons import EXPLANATIONS, Reason
 from edge_wm.recording import Prediction
 from edge_wm.runtime import PlanRequest, Runtime, Thought
-from edge_wm.runtime.ticking import SWITCH_INTERVAL_S, Deadlines, plan_tick, ticks
+from edge_wm.runtime.planning import plan_tick
+from edge_wm.ticking import SWITCH_INTERVAL_S, Deadlines, ticks
 from edge_wm.types import Goal, Setpoint
 
 LINK_POLL_S = 0.002

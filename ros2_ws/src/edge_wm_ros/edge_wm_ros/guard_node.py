@@ -25,12 +25,12 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from edge_wm.errors import EdgeWmError, UsageError
+from edge_wm.guarding import SILENCES, Guarding
+from edge_wm.guarding.senses import guard_streams
 from edge_wm.modes import LATCHED, Mode
 from edge_wm.reasons import EXPLANATIONS, Reason
 from edge_wm.robot import find_robot, load_robot
-from edge_wm.runtime.guarding import SILENCES, Guarding
-from edge_wm.runtime.senses import guard_streams
-from edge_wm.runtime.ticking import SWITCH_INTERVAL_S, Deadlines, ticks
+from edge_wm.ticking import SWITCH_INTERVAL_S, Deadlines, ticks
 from edge_wm.types import Setpoint, Verdict
 from edge_wm_ros import names, qos
 from edge_wm_ros.conversions import (

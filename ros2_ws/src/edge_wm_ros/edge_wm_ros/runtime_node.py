@@ -32,14 +32,15 @@ from edge_wm.backends.choice import settle, spelled
 from edge_wm.bundle import check_fit
 from edge_wm.cli.opening import open_for
 from edge_wm.errors import EdgeWmError, MismatchError
+from edge_wm.guarding.senses import guard_streams
 from edge_wm.planner import PlannerSettings, make_planner
 from edge_wm.reasons import EXPLANATIONS, Reason
 from edge_wm.recording import PlanEnd, Prediction
 from edge_wm.recording.views import driven_path
 from edge_wm.runtime import ModelDriver, RunSettings, Runtime, planner_settings
+from edge_wm.runtime.planning import BUDGET_SHARE, plan_tick
 from edge_wm.runtime.remote import RemoteGuard
-from edge_wm.runtime.senses import guard_streams
-from edge_wm.runtime.ticking import BUDGET_SHARE, SWITCH_INTERVAL_S, Deadlines, plan_tick, ticks
+from edge_wm.ticking import SWITCH_INTERVAL_S, Deadlines, ticks
 from edge_wm.types import PoseGoal, Trajectory
 from edge_wm.world_model import WorldModel
 from edge_wm_ros import names, qos

@@ -22,10 +22,10 @@ from dataclasses import dataclass, field
 
 from edge_wm.errors import RefusedError
 from edge_wm.guard import Guard, GuardState
+from edge_wm.guarding.senses import Senses, guard_streams
 from edge_wm.modes import LATCHED, Mode
 from edge_wm.reasons import Reason
 from edge_wm.robot import Robot
-from edge_wm.runtime.senses import Senses, guard_streams
 from edge_wm.synchronizer import Synchronizer
 from edge_wm.types import Acceptance, Observation, Sample, Trajectory, Verdict
 

@@ -15,14 +15,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edge_wm.planner import ClockBudget
-from edge_wm.recording import PlanEnd, Prediction
-from edge_wm.runtime import PlanRequest, Runtime, Thought
-from edge_wm.types import Goal
-
-IMAGINE_EVERY = 10  # plan ticks between two predictions for people
-# What planning may use of the time until its trajectory starts; the rest is for finishing it.
-BUDGET_SHARE = 0.8
 # A thread that computes in Python gives way after this long (Python's default is 5 ms, half a
 # setpoint period).
 SWITCH_INTERVAL_S = 0.0005
@@ -68,26 +60,3 @@ def ticks(
             skipped = (done_ns - due_ns) // period_ns
             deadlines.missed += 1 + skipped
             due_ns += skipped * period_ns
-
-
-def plan_tick(
-    runtime: Runtime,
-    goal: Goal | None,
-    begun_ns: int,
-    now_ns: Callable[[], int],
-    imagine: Callable[[PlanRequest, Thought], Prediction | None] | None = None,
-) -> tuple[PlanEnd, Prediction | None]:
-    """One plan tick in real time; every so often also what the model imagines, for people."""
-    request = runtime.begin(begun_ns, goal)
-    thought: Thought | None = None
-    if isinstance(request, PlanRequest):
-        deadline_ns = begun_ns + int(BUDGET_SHARE * runtime.settings.plan_latency_ns)
-        thought = runtime.driver.think(request, ClockBudget(deadline_ns, now_ns))
-    end = runtime.conclude(now_ns(), request, thought)
-    if imagine is None or thought is None or end.tick % IMAGINE_EVERY:
-        return end, None
-    assert isinstance(request, PlanRequest)
-    prediction = imagine(request, thought)
-    if prediction is not None:
-        runtime.note(prediction)
-    return end, prediction
