@@ -24,6 +24,7 @@ from edge_wm.cli.bundle import app as bundle_app
 from edge_wm.cli.doctor import doctor
 from edge_wm.cli.evaluate import evaluate
 from edge_wm.cli.explain import explain
+from edge_wm.cli.latency import latency
 from edge_wm.cli.quantize import quantize
 from edge_wm.cli.replay import replay
 from edge_wm.cli.report import report
@@ -45,6 +46,7 @@ app.command("eval")(evaluate)
 app.command("bench")(bench)
 app.command("replay")(replay)
 app.command("report")(report)
+app.command("latency")(latency)
 app.command("quantize")(quantize)
 app.add_typer(robot_app, name="robot")
 app.add_typer(bundle_app, name="bundle")
