@@ -102,6 +102,12 @@ class SimSettings:
 class VizSettings:
     robot: str = setting("rover", "A shipped robot's name, or the path of a robot file.")
     rate_hz: float = setting(5.0, "At most this many pictures a second.", 0.1, 60.0)
+    publish_odometry_tf: bool = setting(
+        False, "Publish odometry frame -> base frame on /tf; only where nobody else does."
+    )
+    publish_mounts_tf: bool = setting(
+        True, "Publish the robot file's extrinsics on /tf_static; off where a URDF has them."
+    )
 
 
 @dataclass(frozen=True, slots=True)
