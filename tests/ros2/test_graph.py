@@ -18,6 +18,7 @@ from edge_wm_ros.processes import processes
 from visualization_msgs.msg import Marker, MarkerArray
 
 from edge_wm.modes import Mode
+from ros2.policy import allowed, policy
 
 RATE_HZ = 4.0
 UP_WITHIN_S = 30.0  # here, beside other work
@@ -88,6 +89,20 @@ def test_where_transforms_cannot_be_sent_it_says_so_and_draws_the_rest(drive: Dr
         "with ROS from apt: sudo apt install ros-$ROS_DISTRO-tf2-msgs"
     ) in drive.fleet.log("wm_viz")
     assert not {"/tf", "/tf_static"} & {name for name, _ in drive.node.get_topic_names_and_types()}
+
+
+def test_the_security_policy_allows_what_the_nodes_do(drive: Drive):
+    """All that a node publishes, subscribes to, serves and asks for, in the running graph."""
+    profiles = policy()
+    for node in drive.fleet.listed:
+        for tag, what, ask in (
+            ("topics", "publish", drive.node.get_publisher_names_and_types_by_node),
+            ("topics", "subscribe", drive.node.get_subscriber_names_and_types_by_node),
+            ("services", "reply", drive.node.get_service_names_and_types_by_node),
+            ("services", "request", drive.node.get_client_names_and_types_by_node),
+        ):
+            done = {name for name, _ in ask(node, "/")}
+            assert done - allowed(profiles[node], tag, what) == set(), f"{node}: {what}"
 
 
 def test_nobody_misses_it(drive: Drive):

@@ -163,16 +163,20 @@ def _descriptor(item: dataclasses.Field[Any]) -> ParameterDescriptor:
     return descriptor
 
 
+def span(item: dataclasses.Field[Any]) -> str:
+    """A field's inclusive range in words; empty where it has none."""
+    low, high = item.metadata["low"], item.metadata["high"]
+    return "" if low is None else f"{low} … {high}"
+
+
 def table(name: str) -> str:
     """The parameters of one node as a Markdown table."""
     lines = ["| parameter | default | range | meaning |", "|---|---|---|---|"]
     for item in dataclasses.fields(ALL[name]):
-        low, high = item.metadata["low"], item.metadata["high"]
-        span = "" if low is None else f"{low:g} … {high:g}"
         default = '""' if item.default == "" else str(item.default).lower()
         if isinstance(item.default, str) and item.default:
             default = item.default
-        lines.append(f"| `{item.name}` | {default} | {span} | {item.metadata['sentence']} |")
+        lines.append(f"| `{item.name}` | {default} | {span(item)} | {item.metadata['sentence']} |")
     return "\n".join(lines)
 
 
