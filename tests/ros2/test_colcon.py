@@ -49,7 +49,7 @@ def sourced(built: Path, command: str) -> subprocess.CompletedProcess[str]:
     own |= {"VIRTUAL_ENV": str(VENV)} | environment(own | {"AMENT_PREFIX_PATH": str(VENV)})
     return subprocess.run(
         ["bash", "-c", f". {built}/setup.bash && {command}"],
-        env=own, capture_output=True, text=True, timeout=60, cwd="/",
+        env=own, capture_output=True, text=True, timeout=180, cwd="/",
     )  # fmt: skip
 
 
@@ -69,6 +69,45 @@ def test_an_installed_node_starts_with_the_shipped_parameters_and_stops(built: P
     )
     assert done.stdout.split()[-1] == "124", done.stderr  # it ran until the signal came
     assert "Traceback" not in done.stderr
+
+
+TF2_MSGS = {  # PyPI has none: the one message of it that we send, as tf2_msgs defines it
+    "msg/TFMessage.msg": "geometry_msgs/TransformStamped[] transforms\n",
+    "package.xml": """<package format="3"><name>tf2_msgs</name><version>0.0.0</version>
+        <description>stand-in</description><maintainer email="a@b.invalid">a</maintainer>
+        <license>none</license><buildtool_depend>ament_cmake</buildtool_depend>
+        <buildtool_depend>rosidl_default_generators</buildtool_depend>
+        <depend>geometry_msgs</depend>
+        <member_of_group>rosidl_interface_packages</member_of_group>
+        <export><build_type>ament_cmake</build_type></export></package>""",
+    "CMakeLists.txt": """cmake_minimum_required(VERSION 3.14)
+        project(tf2_msgs)
+        find_package(ament_cmake REQUIRED)
+        find_package(geometry_msgs REQUIRED)
+        find_package(rosidl_default_generators REQUIRED)
+        rosidl_generate_interfaces(tf2_msgs "msg/TFMessage.msg" DEPENDENCIES geometry_msgs)
+        ament_package()""",
+}
+
+
+def test_transforms_where_tf2_msgs_is(built: Path, tmp_path: Path):
+    for name, text in TF2_MSGS.items():
+        file = tmp_path / "src" / "tf2_msgs" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    done = sourced(
+        built,
+        f"cd {tmp_path} && export CMAKE_PREFIX_PATH={VENV} ROS_VERSION=2 ROS_PYTHON_VERSION=3 && "
+        f"colcon build --cmake-args -GNinja -DBUILD_TESTING=OFF -DPython3_FIND_VIRTUALENV=ONLY "
+        f"-DPython3_EXECUTABLE={VENV}/bin/python >build.log 2>&1 || {{ cat build.log; exit 1; }}; "
+        f". install/setup.bash && python {Path(__file__).with_name('transforms.py')}",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["mounts"] == ["camera_link", "imu_link", "scan_link"]
+    assert told["frames"] == ["odom", "base_link"]
+    assert told["meters"] == pytest.approx(0.06 * 5.0 * told["seconds"], abs=0.01)
+    assert told["seconds"] > 0.9  # six transforms at 5 Hz
 
 
 def test_typed_verdicts_where_edge_wm_msgs_is_built(built: Path):

@@ -144,7 +144,8 @@ def scan_points(stream: Stream, ranges: Array) -> Float64:
 def on_floor(points: Float64, pose: Pose) -> Float64:
     """(3, P): points of the base frame, in the frame in which the base is at `pose`."""
     turned: Float64 = rotation((0.0, 0.0, pose[2])) @ points
-    return turned + np.array([[pose[0]], [pose[1]], [0.0]])
+    turned += np.array([[pose[0]], [pose[1]], [0.0]])
+    return turned
 
 
 def points_that_matter(points: Float64, way: Float64, within: float) -> Float64:
