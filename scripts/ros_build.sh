@@ -117,5 +117,5 @@ base=(--build-base "$out/build" --install-base "$out/install")
     --executor sequential "${select[@]}" "${options[@]}"
 "${colcon[@]}" --log-base "$out/log" test --base-paths ros2_ws/src "${base[@]}" \
     --executor sequential "${select[@]}" --return-code-on-test-failure
-"${colcon[@]}" test-result --test-result-base "$out/build"
+"${colcon[@]}" --log-base "$out/log" test-result --test-result-base "$out/build"
 say "built and tested in $out; use it with: . $out/install/setup.bash"
