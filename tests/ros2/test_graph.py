@@ -36,7 +36,9 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drive]:
 def tell(drive: Drive) -> str:
     """All logs, for a failure."""
     logs = "\n".join(f"== {name}\n{drive.fleet.log(name)}" for name in drive.fleet.listed)
-    return f"{logs}\n{drive.heard}"
+    return (
+        f"{logs}\nmode {drive.heard.mode}, guard {drive.heard.guard}, bridge {drive.heard.bridge}"
+    )
 
 
 def test_pictures_of_a_drive_lie_where_the_robot_is(drive: Drive):
