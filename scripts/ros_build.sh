@@ -101,21 +101,25 @@ builds() {  # PACKAGE: is it among those that were asked for?
 
 # ---- colcon -------------------------------------------------------------------------------
 if [ -n "${ROS_DISTRO:-}" ] && [[ "${AMENT_PREFIX_PATH:-}" == */opt/ros/* ]]; then
-    command -v colcon >/dev/null || fail "ROS 2 $ROS_DISTRO is sourced, but colcon is not \
-installed: sudo apt install python3-colcon-common-extensions"
     say "ROS 2 $ROS_DISTRO is sourced: its packages are used"
+    python3 -c 'import colcon_core' 2>/dev/null || fail "colcon must be installed for \
+$(command -v python3), and is not: sudo apt install python3-colcon-common-extensions"
+    (cd / && python3 -c 'import edge_wm' 2>/dev/null) || fail "edge-wm must be installed for \
+$(command -v python3), and is not: python3 -m venv --system-site-packages ~/edge-wm && \
+. ~/edge-wm/bin/activate && pip install '.[run]'"
 else
     set_up_wheels
 fi
+# Run by this Python, so that the executables that it installs are run by it too.
+colcon() {
+    "$python" -c 'import sys; from colcon_core.command import main; sys.exit(main())' \
+        --log-base "$out/log" "$@"
+}
 select=()
 [ ${#packages[@]} -eq 0 ] || select=(--packages-select "${packages[@]}")
 mkdir -p "$out"
-colcon=("$python" -m colcon)
-[ "$python" != python3 ] || colcon=(colcon)
-base=(--build-base "$out/build" --install-base "$out/install")
-"${colcon[@]}" --log-base "$out/log" build --base-paths ros2_ws/src "${base[@]}" \
-    --executor sequential "${select[@]}" "${options[@]}"
-"${colcon[@]}" --log-base "$out/log" test --base-paths ros2_ws/src "${base[@]}" \
-    --executor sequential "${select[@]}" --return-code-on-test-failure
-"${colcon[@]}" --log-base "$out/log" test-result --test-result-base "$out/build"
+paths=(--base-paths ros2_ws/src --build-base "$out/build" --install-base "$out/install")
+colcon build "${paths[@]}" --executor sequential "${select[@]}" "${options[@]}"
+colcon test "${paths[@]}" --executor sequential "${select[@]}" --return-code-on-test-failure
+colcon test-result --test-result-base "$out/build"
 say "built and tested in $out; use it with: . $out/install/setup.bash"

@@ -227,6 +227,22 @@ def test_foxglove_shows_topics_that_exist():
     assert set(panels) - {"row", "column"} == set(layout["configById"])
 
 
+@pytest.mark.parametrize("page", ["ros2_ws/README.md", "docs/ros.md"])
+def test_pages_name_topics_and_services_that_exist(page: str):
+    file = WORKSPACE.parent / page
+    services = {
+        service
+        for profile in policy().values()
+        for what in ("reply", "request")
+        for service in allowed(profile, "services", what)
+    }
+    named = re.findall(r"`(/(?:wm_|edge_wm/)\w+(?:/\w+)*)`", file.read_text())
+    assert len(named) > 5
+    assert set(named) - topics() - services - {"/wm_guard/reset"} == set()
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", file.read_text()):
+        assert "://" in target or (file.parent / target).exists(), target
+
+
 # ---- services -----------------------------------------------------------------------------------
 def units() -> list[Path]:
     return sorted((BRINGUP / "systemd").glob("*.service"))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -61,14 +64,27 @@ def test_what_is_installed(built: Path):
     assert (built / "edge_wm_ros/share/edge_wm_ros/fastdds_loopback.xml").is_file()
 
 
-def test_an_installed_node_starts_with_the_shipped_parameters_and_stops(built: Path):
-    node = built / "edge_wm_ros" / "lib" / "edge_wm_ros" / "wm_viz"
-    parameters = built / "edge_wm_bringup/share/edge_wm_bringup/config/rover.yaml"
-    done = sourced(
-        built, f"timeout --signal=INT 3 {node} --ros-args --params-file {parameters}; echo $?"
+@pytest.mark.parametrize("process", ["wm_guard", "wm_viz"])
+def test_what_a_service_starts_runs_until_its_signal(built: Path, process: str):
+    """The unit's own command, with the environment that the unit would have."""
+    share = built / "edge_wm_bringup" / "share" / "edge_wm_bringup"
+    unit = (share / "systemd" / f"{process}.service").read_text()
+    command = re.search(r"^ExecStart=/bin/bash -c '(.*)'$", unit, re.MULTILINE)[1]
+    own = clean_environment() | {
+        "VIRTUAL_ENV": str(VENV),
+        "AMENT_PREFIX_PATH": str(VENV),
+        "EDGE_WM_INSTALL": str(built),
+        "EDGE_WM_PARAMETERS": str(share / "config" / "rover.yaml"),
+    }
+    child = subprocess.Popen(
+        ["/bin/bash", "-c", command], env=environment(own), stderr=subprocess.PIPE, text=True
     )
-    assert done.stdout.split()[-1] == "124", done.stderr  # it ran until the signal came
-    assert "Traceback" not in done.stderr
+    time.sleep(4.0)
+    assert child.poll() is None, child.stderr.read()
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=10)
+    assert child.returncode == 0, errors
+    assert "Traceback" not in errors
 
 
 TF2_MSGS = {  # PyPI has none: the one message of it that we send, as tf2_msgs defines it
