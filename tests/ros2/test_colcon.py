@@ -126,7 +126,7 @@ def test_transforms_where_tf2_msgs_is(built: Path, tmp_path: Path):
     assert told["seconds"] > 0.9  # six transforms at 5 Hz
 
 
-def test_typed_verdicts_where_edge_wm_msgs_is_built(built: Path):
+def test_typed_messages_where_edge_wm_msgs_is_built(built: Path):
     done = sourced(built, f"python {Path(__file__).with_name('typed_verdicts.py')}")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {
@@ -136,5 +136,5 @@ def test_typed_verdicts_where_edge_wm_msgs_is_built(built: Path):
         "speed_scale": 0.5,
         "epoch": 3,
         "sequence": 7,
-        "summary": ["stamp", "names", "norms", "age"],
+        "belief": [["z"], [5.0], 10_000_000],
     }

@@ -1,4 +1,4 @@
-"""Run in the environment that colcon built: wm_viz tells verdicts as edge_wm_msgs. Prints JSON."""
+"""Run where edge_wm_msgs is: wm_viz tells verdicts, and a belief in short. Prints JSON."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import json
 import time
 
 import msgspec
+import numpy as np
 import rclpy
 from edge_wm_msgs.msg import BeliefSummary, Verdict
 from edge_wm_ros import names, qos
 from edge_wm_ros.conversions import GuardReport
 from edge_wm_ros.spinning import make_executor
+from edge_wm_ros.summaries import belief_message
 from edge_wm_ros.viz_node import VizNode
 from std_msgs.msg import String
+
+from edge_wm.types import Belief
 
 PERIOD_NS = 10_000_000
 
@@ -36,6 +40,8 @@ def main() -> None:
         states.publish(String(data=msgspec.json.encode(told).decode()))
         executor.spin_once(timeout_sec=0.1)
     last = heard[-1]
+    belief = Belief(begin_ns, {"z": np.array([3.0, 4.0], np.float32)})
+    summary = belief_message(BeliefSummary, belief, begin_ns + PERIOD_NS)
     told = {
         "mode": last.mode,
         "reasons": [int(number) for number in last.reasons],
@@ -43,7 +49,7 @@ def main() -> None:
         "speed_scale": last.speed_scale,
         "epoch": last.epoch,
         "sequence": last.sequence,
-        "summary": list(BeliefSummary.get_fields_and_field_types()),
+        "belief": [list(summary.names), list(summary.norms), summary.age.nanosec],
     }
     executor.shutdown()
     for node in (viz, watcher):

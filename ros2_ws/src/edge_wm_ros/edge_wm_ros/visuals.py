@@ -8,7 +8,7 @@
 The namespace of each marker says whether it is measured, predicted or commanded. Lengths m,
 angles rad. A base is drawn in the odometry frame, an arm in the root frame of its kinematics.
 
-Invariant: a number that is not finite is not drawn, whatever arrived.
+Invariant: what is drawn is finite and within reach, whatever arrived.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ LINE_WIDTH = 0.02  # m
 POINT_WIDTH = 0.04  # m
 TEXT_HEIGHT = 0.12  # m
 TEXT_ABOVE = 0.6  # m above the base
+MOST_TEXT = 400  # characters: mode, fault, inputs and reasons are a tenth of that
+FURTHEST = 1e6  # m: what is further away is a mistake, and no float32 of a renderer shows it
 KEPT_POSES = 256  # of the anchor: 2.5 s at 100 Hz
 
 # Okabe and Ito's palette, which people with color blindness can tell apart (jfly.uni-koeln.de).
@@ -77,12 +79,12 @@ class Anchor:
 
     def moved(self, stamp_ns: int, pose: Pose) -> None:
         """This process's odometry."""
-        if all(map(math.isfinite, pose)):
+        if drawable(np.array(pose)):
             self._own.append((stamp_ns, pose))
 
     def told(self, stamp_ns: int, pose: Pose) -> None:
         """Where the runtime says that the base was at `stamp_ns`."""
-        if not self._derived or not self._own or not all(map(math.isfinite, pose)):
+        if not self._derived or not self._own or not drawable(np.array(pose)):
             return
         own = min(self._own, key=lambda kept: abs(kept[0] - stamp_ns))[1]
         self._origin = compose(pose, between(own, ORIGIN))
@@ -104,7 +106,7 @@ class Anchor:
 
 def way_of(trajectory: Trajectory, robot: Robot, pose: Pose | None) -> Way | None:
     """None where it cannot be drawn: another robot's axes, or a base whose pose is not known."""
-    if trajectory.axes != robot.axis_names or not np.isfinite(trajectory.position).all():
+    if trajectory.axes != robot.axis_names or not drawable(trajectory.position):
         return None
     if robot.kinematics is not None:
         frames = frame_poses(robot.kinematics, trajectory.position)
@@ -121,6 +123,11 @@ def way_of(trajectory: Trajectory, robot: Robot, pose: Pose | None) -> Way | Non
     points = np.concatenate([driven[:, :2], np.zeros((len(driven), 1))], axis=1)
     end = np.array([[*points[-1], robot.base.footprint_radius]])
     return Way(odometry_frame(robot), points, driven[:, 2], trajectory.brake_index, end)
+
+
+def drawable(numbers: Array) -> bool:
+    """True if all are finite and within what a renderer shows."""
+    return bool((np.abs(numbers) < FURTHEST).all())  # NaN compares false
 
 
 def odometry_frame(robot: Robot) -> str:
@@ -228,7 +235,7 @@ def guard_text(report: GuardReport | None) -> str:
     if report.fault:
         lines.append(f"fault {report.fault}")
     lines += [f"input {name}: {reason}" for name, reason in report.unusable.items()]
-    return "\n".join([*lines, *report.reasons])
+    return "\n".join([*lines, *report.reasons])[:MOST_TEXT]
 
 
 def marker_array(markers: Sequence[Marker | None]) -> MarkerArray:
@@ -288,7 +295,7 @@ def _marker(
 
 def _points(rows: Float64) -> list[Point]:
     """rows: (N, 3) m."""
-    return [Point(x=x, y=y, z=z) for x, y, z in rows.tolist() if math.isfinite(x + y + z)]
+    return [Point(x=x, y=y, z=z) for x, y, z in rows.tolist()]
 
 
 def _spread(count: int, most: int) -> Array:

@@ -131,7 +131,8 @@ class VizNode(Node):
 
     def _on_goal(self, message: PoseStamped) -> None:
         goal = goal_of(message, self._robot, self._anchor.pose())
-        if isinstance(goal, PoseGoal):  # the runtime says why it refuses others
+        # The runtime says why it refuses others.
+        if isinstance(goal, PoseGoal) and visuals.drawable(np.array([goal.x, goal.y])):
             self._goal = goal
 
     # ---- the picture ----------------------------------------------------------------------------
