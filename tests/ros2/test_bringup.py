@@ -182,6 +182,14 @@ def test_arguments_that_cannot_be(
         launch(**given)
 
 
+def test_it_launches_nothing_where_security_would_not_hold(
+    launch: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ROS_SECURITY_ENABLE", "True")
+    with pytest.raises(UsageError, match="^ROS_SECURITY_ENABLE: must be true or false, found 'Tr"):
+        launch()
+
+
 def test_executables_are_those_that_are_installed():
     setup = (WORKSPACE / "src/edge_wm_ros/setup.py").read_text()
     installed = re.search(r"NODES = \((.*?)\)", setup)[1]

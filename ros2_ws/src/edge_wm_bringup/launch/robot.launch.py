@@ -15,6 +15,7 @@ from pathlib import Path
 
 from edge_wm_ros.launching import environment
 from edge_wm_ros.processes import Value, processes
+from edge_wm_ros.security import check_security
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch_ros.actions import Node
@@ -41,6 +42,7 @@ PARAMETER_OF = {"record": "folder"}  # where the argument has another name
 
 
 def generate_launch_description() -> LaunchDescription:
+    check_security(os.environ)  # before anything starts: no robot is in the clear by a misspelling
     declared = [
         DeclareLaunchArgument(name, default_value=default, description=meaning)
         for name, (_, default, meaning) in ARGUMENTS.items()
