@@ -186,7 +186,7 @@ def test_it_launches_nothing_where_security_would_not_hold(
     launch: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("ROS_SECURITY_ENABLE", "True")
-    with pytest.raises(UsageError, match="^ROS_SECURITY_ENABLE: must be true or false, found 'Tr"):
+    with pytest.raises(UsageError, match="must be true or false, found 'True', which ROS takes"):
         launch()
 
 
