@@ -2,6 +2,7 @@
 
     read_machine   board, processor, cores, memory, clocks: from files, below any root
     read_software  Python, packages, inference libraries, a sourced ROS
+    read_transport ROS 2's shared memory against the largest image of the robot files
     try_machine    renders a picture, imports the libraries, asks the scheduler
 
 The invariant: the doctor changes nothing and survives everything. A file that is not there gives
@@ -11,6 +12,7 @@ process with a time limit. Every finding that is not ok says in one line what to
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
@@ -19,13 +21,15 @@ import shutil
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from edge_wm import numbers
+from edge_wm import numbers, shipped
+from edge_wm.robot import Robot, load_robot
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -47,6 +51,7 @@ def examine(folder: Path) -> list[Finding]:
     return [
         *read_machine(Path("/")),
         *read_software(os.environ, installed_version),
+        *read_transport(os.environ, installed_version, shipped_robots()),
         *try_machine(folder),
     ]
 
@@ -284,6 +289,88 @@ def read_software(
         )
     elif wheels or sourced:
         yield Finding("ros 2", "ok", wheels[0] if wheels else sourced[0])
+
+
+# ---- ROS 2's transport --------------------------------------------------------------------
+FAST_DDS = "rmw_fastrtps_cpp"  # ROS 2's default up to Lyrical
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+DEFAULT_SEGMENT = 512 * 1024  # SharedMemTransportDescriptor's segment_size, Fast DDS 2.6 to 3.2
+# A stream of images keeps four of them: those that wait, and the one that is being written.
+IMAGES_KEPT = 4
+SHIPPED_PROFILE = "FASTDDS_DEFAULT_PROFILES_FILE=<share of edge_wm_ros>/fastdds_loopback.xml"
+
+
+def shipped_robots() -> list[Robot]:
+    """The robots whose files come with edge-wm."""
+    return [load_robot(file) for file in sorted(shipped.folder("robots").glob("*.yaml"))]
+
+
+def read_transport(
+    environment: Mapping[str, str], version: Callable[[str], str | None], robots: Sequence[Robot]
+) -> Iterator[Finding]:
+    """Whether the images of these robots fit into Fast DDS's shared memory; silent without ROS.
+
+    Images over best effort are lost, without a word, where the segment does not hold them.
+    """
+    wheels = any(version(package) is not None for package in ROS_WHEELS)
+    if not wheels and "/opt/ros" not in environment.get("AMENT_PREFIX_PATH", ""):
+        return
+    chosen = environment.get("RMW_IMPLEMENTATION") or FAST_DDS
+    images = [
+        (math.prod(stream.shape), f"{robot.name}'s {stream.name}")
+        for robot in robots
+        for stream in robot.streams.values()
+        if stream.type == "image"
+    ]
+    if chosen != FAST_DDS or not images:
+        return
+    path = next((environment[name] for name in PROFILE_VARIABLES if environment.get(name)), "")
+    segment, told = shared_memory(path)
+    size, name = max(images)
+    found = f"{told}; the largest image is {_sized(size)} ({name})"
+    fix = f"a segment of {IMAGES_KEPT} images or more: {SHIPPED_PROFILE}, see docs/ros.md"
+    if segment is None or segment < size:
+        yield Finding("ros 2 images", "fail", found, fix)
+    elif segment < IMAGES_KEPT * size:
+        yield Finding("ros 2 images", "warn", found, fix)
+    else:
+        yield Finding("ros 2 images", "ok", found)
+
+
+def shared_memory(path: str) -> tuple[int | None, str]:
+    """The size (bytes) of Fast DDS's segment under the profile at `path`, and a word on it.
+
+    path: "" where no profile is given. None: there is no shared memory. What Fast DDS cannot read
+    it logs once, and goes on with its default: so does this.
+    """
+    default = f"{_sized(DEFAULT_SEGMENT)} of shared memory (Fast DDS's default"
+    if not path:
+        return DEFAULT_SEGMENT, f"{default}, no profile is set)"
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (OSError, ElementTree.ParseError, UnicodeError) as error:
+        return DEFAULT_SEGMENT, f"{default}: {path} cannot be read: {error})"
+    for element in root.iter():  # the namespace says nothing here
+        element.tag = element.tag.rpartition("}")[2]
+    participants = list(root.iter("participant"))
+    ours = [p for p in participants if p.get("is_default_profile") == "true"]
+    if not ours:
+        return DEFAULT_SEGMENT, f"{default}: {path} has no default participant profile)"
+    wanted = {str(item.text).strip() for item in ours[0].iterfind(".//userTransports/transport_id")}
+    for transport in root.iter("transport_descriptor"):
+        text = {item.tag: str(item.text).strip() for item in transport}
+        if text.get("type") == "SHM" and text.get("transport_id") in wanted:
+            size = text.get("segment_size", "")
+            segment = int(size) if size.isdecimal() and len(size) < 16 else DEFAULT_SEGMENT
+            return segment, f"{_sized(segment)} of shared memory ({path})"
+    builtin = ours[0].findtext(".//useBuiltinTransports", "true").strip()
+    if builtin == "true":
+        return DEFAULT_SEGMENT, f"{default}: {path} adds none)"
+    return None, f"no shared memory: {path} has other transports only"
+
+
+def _sized(size: int) -> str:
+    return f"{size / MIB:g} MiB" if size >= MIB and size % MIB == 0 else f"{-(-size // 1024)} KiB"
 
 
 # ---- trying things ----------------------------------------------------------------------

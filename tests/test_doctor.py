@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 import re
@@ -22,6 +23,7 @@ from edge_wm.doctor import MIB, Finding, Tried
 from edge_wm.errors import UsageError
 from edge_wm.modes import Mode
 from edge_wm.reasons import EXPLANATIONS, Reason
+from edge_wm.robot import Robot, find_robot, load_robot
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -247,6 +249,104 @@ def test_onnxruntime_gpu_says_what_it_lacks(monkeypatch, processor, providers, l
 def test_python_version(monkeypatch, version, level):
     monkeypatch.setattr(sys, "version_info", (*version, 0, "final", 0))
     assert software({})["python"].level == level
+
+
+# ---- ROS 2's transport ----------------------------------------------------------------------
+SHIPPED_PROFILE = REPOSITORY / "ros2_ws/src/edge_wm_ros/edge_wm_ros/fastdds_loopback.xml"
+ROVER = load_robot(find_robot("rover"))
+ROVER_IMAGE = 64 * 64 * 3
+
+
+def with_image(shape: tuple[int, ...]) -> Robot:
+    camera = dataclasses.replace(ROVER.streams["camera"], shape=shape)
+    return dataclasses.replace(ROVER, streams={"camera": camera})
+
+
+def transport(robot: Robot = ROVER, **environment: str) -> list[Finding]:
+    ros = {"AMENT_PREFIX_PATH": "/opt/ros/jazzy"} | environment
+    return list(doctor.read_transport(ros, lambda _: None, [robot]))
+
+
+def test_without_ros_nothing_is_said_of_its_transport():
+    assert list(doctor.read_transport({}, lambda _: None, [ROVER])) == []
+    assert transport(RMW_IMPLEMENTATION="rmw_cyclonedds_cpp") == []
+    assert transport(dataclasses.replace(ROVER, streams={})) == []
+
+
+def test_the_shipped_profile_holds_vga_images():
+    (found,) = transport(
+        with_image((480, 640, 3)), FASTDDS_DEFAULT_PROFILES_FILE=str(SHIPPED_PROFILE)
+    )
+    assert found == Finding(
+        "ros 2 images",
+        "ok",
+        f"16 MiB of shared memory ({SHIPPED_PROFILE}); the largest image is 900 KiB "
+        "(rover's camera)",
+    )
+
+
+def test_the_default_loses_vga_images():
+    (found,) = transport(with_image((480, 640, 3)))
+    assert found.level == "fail"
+    assert found.found == (
+        "512 KiB of shared memory (Fast DDS's default, no profile is set); the largest image is "
+        "900 KiB (rover's camera)"
+    )
+    assert found.fix == (
+        "a segment of 4 images or more: FASTDDS_DEFAULT_PROFILES_FILE=<share of edge_wm_ros>/"
+        "fastdds_loopback.xml, see docs/ros.md"
+    )
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "level"),
+    [(ROVER_IMAGE - 1, "fail"), (ROVER_IMAGE, "warn"), (4 * ROVER_IMAGE - 1, "warn"),
+     (4 * ROVER_IMAGE, "ok")],
+)  # fmt: skip
+def test_around_the_bounds_of_the_segment(tmp_path, bytes_: int, level: str):
+    profile = tmp_path / "profile.xml"
+    profile.write_text(SHIPPED_PROFILE.read_text().replace("16777216", str(bytes_)))
+    (found,) = transport(FASTRTPS_DEFAULT_PROFILES_FILE=str(profile))
+    assert found.level == level
+    assert (found.fix == "") == (level == "ok")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "segment", "told"),
+    [
+        ("<dds", "<dds <", 512 * 1024, "cannot be read: not well-formed"),
+        (' is_default_profile="true"', "", 512 * 1024, "has no default participant profile"),
+        ("<transport_id>shm</transport_id><transport_id>", "<transport_id>", None,
+         "has other transports only"),
+        ("<userTransports><transport_id>shm</transport_id>", "<userTransports>", None,
+         "has other transports only"),
+        ("<useBuiltinTransports>false", "<useBuiltinTransports>true", 16 * MIB, "of shared memory"),
+        ("16777216", "a lot", 512 * 1024, "of shared memory"),
+        ("16777216", "9" * 5000, 512 * 1024, "of shared memory"),
+    ],
+)  # fmt: skip
+def test_profiles_of_all_kinds(tmp_path, old: str, new: str, segment: int | None, told: str):
+    profile = tmp_path / "profile.xml"
+    text = SHIPPED_PROFILE.read_text()
+    assert old in text
+    profile.write_text(text.replace(old, new))
+    found, words = doctor.shared_memory(str(profile))
+    assert found == segment
+    assert told in words
+
+
+def test_a_profile_that_adds_no_transport_leaves_the_default(tmp_path):
+    profile = tmp_path / "profile.xml"
+    profile.write_text(
+        '<profiles><participant is_default_profile="true"><rtps/></participant></profiles>'
+    )
+    assert doctor.shared_memory(str(profile)) == (
+        512 * 1024,
+        f"512 KiB of shared memory (Fast DDS's default: {profile} adds none)",
+    )
+    found, words = doctor.shared_memory(str(tmp_path / "absent.xml"))
+    assert found == 512 * 1024
+    assert "absent.xml cannot be read" in words
 
 
 # ---- what is tried ----------------------------------------------------------------------

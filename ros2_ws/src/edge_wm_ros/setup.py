@@ -11,7 +11,7 @@ setup(
     package_data={"edge_wm_ros": ["fastdds_loopback.xml"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/edge_wm_ros"]),
-        ("share/edge_wm_ros", ["package.xml"]),
+        ("share/edge_wm_ros", ["package.xml", "edge_wm_ros/fastdds_loopback.xml"]),
     ],
     install_requires=["setuptools", "edge-wm"],
     extras_require={"test": ["pytest"]},

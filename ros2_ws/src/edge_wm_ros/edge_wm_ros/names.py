@@ -25,3 +25,8 @@ DEVICE_JOINTS = "/edge_wm/device/joint_states"  # sensor_msgs/JointState, measur
 
 SIM_TRUTH = "/wm_sim/truth"  # std_msgs/String, JSON
 SIM_GOAL = "/wm_sim/goal"  # geometry_msgs/PoseStamped, latched
+
+MARKERS = "/wm_viz/markers"  # visualization_msgs/MarkerArray, for people
+VERDICT = "/wm_viz/verdict"  # edge_wm_msgs/Verdict, where that package is installed
+TF = "/tf"  # tf2_msgs/TFMessage, where that package is installed
+TF_STATIC = "/tf_static"

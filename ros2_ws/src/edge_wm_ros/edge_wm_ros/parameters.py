@@ -102,6 +102,12 @@ class SimSettings:
 class VizSettings:
     robot: str = setting("rover", "A shipped robot's name, or the path of a robot file.")
     rate_hz: float = setting(5.0, "At most this many pictures a second.", 0.1, 60.0)
+    publish_odometry_tf: bool = setting(
+        False, "Publish odometry frame -> base frame on /tf; only where nobody else does."
+    )
+    publish_mounts_tf: bool = setting(
+        True, "Publish the robot file's extrinsics on /tf_static; off where a URDF has them."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,16 +163,21 @@ def _descriptor(item: dataclasses.Field[Any]) -> ParameterDescriptor:
     return descriptor
 
 
+def span(item: dataclasses.Field[Any]) -> str:
+    """A field's inclusive range in words; empty where it has none."""
+    low, high = item.metadata["low"], item.metadata["high"]
+    return "" if low is None else f"{low} … {high}"
+
+
 def table(name: str) -> str:
     """The parameters of one node as a Markdown table."""
     lines = ["| parameter | default | range | meaning |", "|---|---|---|---|"]
     for item in dataclasses.fields(ALL[name]):
-        low, high = item.metadata["low"], item.metadata["high"]
-        span = "" if low is None else f"{low:g} … {high:g}"
+        sentence = item.metadata["sentence"].replace("<", "&lt;")
         default = '""' if item.default == "" else str(item.default).lower()
         if isinstance(item.default, str) and item.default:
             default = item.default
-        lines.append(f"| `{item.name}` | {default} | {span} | {item.metadata['sentence']} |")
+        lines.append(f"| `{item.name}` | {default} | {span(item)} | {sentence} |")
     return "\n".join(lines)
 
 

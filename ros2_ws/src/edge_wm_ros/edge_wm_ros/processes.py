@@ -32,12 +32,13 @@ def processes(
     backend: str = "auto",
     bundle: str = "",
     record: str = "",
+    viz: bool = False,
     extra: Mapping[str, Mapping[str, Value]] | None = None,
 ) -> list[Process]:
     """What to start for a robot, in this order.
 
-    record: a folder for dumps of the ring buffer; empty: no recorder. extra: further parameters
-    by node.
+    record: a folder for dumps of the ring buffer; empty: no recorder. viz: markers and transforms
+    for RViz and Foxglove. extra: further parameters by node.
     """
     listed: list[tuple[str, dict[str, Value]]] = []
     if simulated:
@@ -59,6 +60,8 @@ def processes(
     ]
     if record:
         listed.append(("wm_recorder", {"robot": robot, "folder": record}))
+    if viz:  # a simulated robot has nobody else who publishes odometry on /tf
+        listed.append(("wm_viz", {"robot": robot, "publish_odometry_tf": simulated}))
     added = extra or {}
     return [
         Process(

@@ -1,0 +1,1 @@
+"""Launch files, parameters, layouts, services and policies: all in this package's share folder."""
