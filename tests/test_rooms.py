@@ -22,7 +22,9 @@ FLOORS: Mapping[int, frozenset[str]] = {
         {"errors", "types", "modes", "reasons", "shipped", "numbers", "ticking", "_native"}
     ),
     1: frozenset({"robot", "bundle", "recording", "device", "noise"}),
-    2: frozenset({"backends", "synchronizer", "odometry", "planner", "trajectory", "guard"}),
+    2: frozenset(
+        {"opening", "backends", "synchronizer", "odometry", "planner", "trajectory", "guard"}
+    ),
     3: frozenset({"world_model", "compiler", "guarding"}),
     4: frozenset({"runtime", "simulation", "authoring", "importers", "deploy"}),
     5: frozenset(

@@ -18,8 +18,8 @@ from edge_wm.cli.opening import (
     JsonOption,
     RobotOption,
     TrustOption,
-    open_for,
 )
+from edge_wm.opening import open_for
 
 
 def bench(

@@ -20,10 +20,10 @@ from edge_wm.cli.opening import (
     JsonOption,
     RobotOption,
     TrustOption,
-    open_for,
     settled,
 )
 from edge_wm.errors import UsageError
+from edge_wm.opening import open_for
 
 
 def evaluate(

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from edge_wm.bundle import load_trust, open_bundle
-from edge_wm.cli.opening import BundleOption, JsonOption, TrustOption, bundle_path
+from edge_wm.cli.opening import BundleOption, JsonOption, TrustOption
+from edge_wm.opening import bundle_path
 from edge_wm.recording import open_recording
 from edge_wm.replay import replay as execute
 from edge_wm.robot import parse_robot

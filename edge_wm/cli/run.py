@@ -25,13 +25,13 @@ from edge_wm.cli.opening import (
     JsonOption,
     RobotOption,
     TrustOption,
-    open_for,
     settled,
 )
 from edge_wm.cli.ros import drive_with_ros
 from edge_wm.cli.view import Viewer
 from edge_wm.errors import SystemTroubleError
 from edge_wm.evaluation import Way
+from edge_wm.opening import open_for
 from edge_wm.planner import make_planner
 from edge_wm.reasons import Reason
 from edge_wm.recording import Event, Header, Recorder, Statistics, machine_class

@@ -30,9 +30,9 @@ from trajectory_msgs.msg import JointTrajectory
 
 from edge_wm.backends.choice import settle, spelled
 from edge_wm.bundle import check_fit
-from edge_wm.cli.opening import open_for
 from edge_wm.errors import EdgeWmError, MismatchError
 from edge_wm.guarding.senses import guard_streams
+from edge_wm.opening import open_for
 from edge_wm.planner import PlannerSettings, make_planner
 from edge_wm.reasons import EXPLANATIONS, Reason
 from edge_wm.recording import PlanEnd, Prediction
@@ -190,6 +190,7 @@ class RuntimeNode(ManagedNode):
             "goals_reached": counts.goals_reached,
             "goals_refused": self._goals_refused,
             "candidates": runtime.candidates,
+            "pose": runtime.pose(),
             "stages_ms": self._stages,
             "deadlines_missed": self._deadlines.missed,
             "plan_p99_ms": self._deadlines.p99_ms(),

@@ -22,6 +22,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from edge_wm.errors import EdgeWmError
+from edge_wm_ros.security import check_security
 
 SPIN_S = 0.1
 
@@ -44,10 +45,11 @@ def main(make_node: Callable[[], Node], arguments: list[str] | None = None) -> i
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: end.set())
     _die_with_parent()
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
-    node = None
-    executor = make_executor()
+    node = executor = None
     try:
+        check_security(os.environ)
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+        executor = make_executor()
         node = make_node()
         executor.add_node(node)
         while rclpy.ok() and not end.is_set():
@@ -59,7 +61,8 @@ def main(make_node: Callable[[], Node], arguments: list[str] | None = None) -> i
         stop: Any = getattr(node, "stop", None)
         if stop is not None:
             stop()
-        executor.shutdown()
+        if executor is not None:
+            executor.shutdown()
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()

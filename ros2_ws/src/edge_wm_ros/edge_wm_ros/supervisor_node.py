@@ -182,10 +182,23 @@ class SupervisorNode(Node):
                 self._transition(
                     name, Transition.TRANSITION_ACTIVATE, "activate", State.PRIMARY_STATE_ACTIVE
                 )
+        while not self._enabled(patience):
+            self._end.wait(0.05)
+        self.get_logger().info("the robot is up")
+
+    def _enabled(self, patience: float) -> bool:
+        """Arm the bridge, wait for the inputs, enable. False: refused, and there is time to try
+        again: what was fulfilled may have passed meanwhile (a bridge that disarmed itself)."""
         self._insist(self._arm_bridge, Trigger.Request(), "arming the bridge", patience)
         self._await_inputs(patience)
-        self._insist(self._enable_guard, SetBool.Request(data=True), "enabling", patience)
-        self.get_logger().info("the robot is up")
+        answer = self._answer(self._enable_guard, SetBool.Request(data=True), AGAIN_AFTER_S)
+        if answer is not None and answer.success:
+            return True
+        told = answer.message if answer is not None else "/wm_guard/enable does not answer"
+        self.phase = f"enabling: {told}"
+        if self._end.is_set() or time.monotonic() > patience or "latched" in told:
+            raise SystemTroubleError(f"bring-up: enabling was refused: {told}")
+        return False
 
     def _configure(self, name: str, patience: float) -> None:
         if self._lifecycle(name, patience) == State.PRIMARY_STATE_UNCONFIGURED:

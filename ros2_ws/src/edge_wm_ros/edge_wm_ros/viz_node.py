@@ -24,8 +24,8 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import Marker, MarkerArray
 
+from edge_wm.guarding.senses import Senses
 from edge_wm.robot import find_robot, load_robot
-from edge_wm.runtime.senses import Senses
 from edge_wm.types import PoseGoal, Sample
 from edge_wm_ros import names, qos, visuals
 from edge_wm_ros.conversions import GuardReport, goal_of, report_of, time_ns, trajectory_of
