@@ -78,54 +78,62 @@ def waterfall(recording: Recording) -> Waterfall:
 
     Raises: ModelError if no accepted trajectory was commanded in it.
     """
-    received: dict[tuple[str, int], int] = {}
+    received: dict[str, dict[int, int]] = {}  # stream -> stamp -> when it arrived
     begun: dict[int, int] = {}
-    waiting: list[tuple[PlanEnd, list[int]]] = []  # accepted, not yet commanded
-    rows, stamps, ticks = [], [], []
-    streams: dict[int, str] = {}
+    waiting: list[PlanEnd] = []  # accepted, not yet commanded
+    commanded: list[tuple[PlanEnd, int]] = []  # with the setpoint tick that first used it
     for _, event in recording.events():
         if isinstance(event, Sample):
-            received[event.stream, event.stamp_ns] = event.received_ns
-            streams[event.stamp_ns] = event.stream
+            received.setdefault(event.stream, {})[event.stamp_ns] = event.received_ns
         elif isinstance(event, PlanBegin):
             begun[event.tick] = event.now_ns
         elif isinstance(event, PlanEnd):
-            moments = _moments(event, begun.get(event.tick), received, streams)
-            if moments is not None:
-                waiting.append((event, moments))
+            accepted = event.acceptance is not None and event.acceptance.accepted
+            if accepted and event.tick in begun and "encode" in event.stages:
+                waiting.append(event)
         elif isinstance(event, Step):
             newest_ns = int(event.verdict.setpoint.times_ns[-1])
-            while waiting and waiting[0][0].trajectory.start_ns < newest_ns:  # type: ignore[union-attr]
-                end, moments = waiting.pop(0)
-                rows.append(np.diff([*moments, max(event.now_ns, moments[-1])]) / 1e6)
-                stamps.append(moments[0])
-                ticks.append(end.tick)
+            while waiting and _start_ns(waiting[0]) < newest_ns:
+                commanded.append((waiting.pop(0), event.now_ns))
+    stream = _reference(received, [_stamp_ns(end) for end, _ in commanded])
+    arrived = received.get(stream, {})
+    rows, stamps, ticks = [], [], []
+    for end, step_ns in commanded:
+        stamp_ns, stages = _stamp_ns(end), end.stages
+        if stamp_ns not in arrived:
+            continue
+        encoded_ns = begun[end.tick] + stages["encode"]
+        planned_ns = encoded_ns + stages.get("advance", 0) + stages.get("plan", 0)
+        guarded_ns = planned_ns + stages.get("trajectory", 0) + stages.get("guard", 0)
+        moments = [stamp_ns, arrived[stamp_ns], begun[end.tick], encoded_ns, planned_ns, guarded_ns]
+        rows.append(np.diff([*moments, max(step_ns, guarded_ns)]) / 1e6)
+        stamps.append(stamp_ns)
+        ticks.append(end.tick)
     if not rows:
         raise ModelError(
             f"{recording.path}: must have at least one accepted trajectory that was commanded, and "
             "has none; record a run in which the robot was active"
         )
-    return Waterfall(streams[stamps[0]], np.array(rows), stamps, ticks)
+    return Waterfall(stream, np.array(rows), stamps, ticks)
 
 
-def _moments(
-    end: PlanEnd,
-    begun_ns: int | None,
-    received: Mapping[tuple[str, int], int],
-    streams: Mapping[int, str],
-) -> list[int] | None:
-    """Taken, received, synchronized, encoded, planned, guarded (ns); None: not such a plan."""
-    trajectory, stages = end.trajectory, end.stages
-    if begun_ns is None or trajectory is None or end.acceptance is None or "encode" not in stages:
-        return None
-    stamp_ns = trajectory.stamp_ns
-    if not end.acceptance.accepted or stamp_ns not in streams:
-        return None
-    received_ns = received[streams[stamp_ns], stamp_ns]
-    encoded_ns = begun_ns + stages["encode"]
-    planned_ns = encoded_ns + stages.get("advance", 0) + stages.get("plan", 0)
-    guarded_ns = planned_ns + stages.get("trajectory", 0) + stages.get("guard", 0)
-    return [stamp_ns, received_ns, begun_ns, encoded_ns, planned_ns, guarded_ns]
+def _reference(received: Mapping[str, Mapping[int, int]], stamps_ns: Sequence[int]) -> str:
+    """The stream that the observations' stamps are of; the slowest, where several fit as well."""
+    fits = {
+        name: (sum(stamp in samples for stamp in stamps_ns), -len(samples))
+        for name, samples in received.items()
+    }
+    return max(fits, key=lambda name: fits[name], default="")
+
+
+def _stamp_ns(end: PlanEnd) -> int:
+    assert end.trajectory is not None
+    return end.trajectory.stamp_ns
+
+
+def _start_ns(end: PlanEnd) -> int:
+    assert end.trajectory is not None
+    return end.trajectory.start_ns
 
 
 def draw(found: Waterfall) -> Figure:

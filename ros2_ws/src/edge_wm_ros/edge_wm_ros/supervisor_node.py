@@ -35,7 +35,7 @@ from edge_wm_ros.spinning import main
 
 HEARTBEAT_S = 0.05
 DEAD_NS = 500_000_000
-AGAIN_AFTER_S = 1.0
+AGAIN_AFTER_S = 0.4
 ANSWER_WITHIN_S = 30.0  # loading a model takes seconds
 ORDER = ("wm_bridge", "wm_guard", "wm_runtime")
 
