@@ -37,6 +37,7 @@ FLOORS: Mapping[int, frozenset[str]] = {
             "calibrate",
             "quantize",
             "benchmark",
+            "contract",
         }
     ),
     6: frozenset({"cli"}),

@@ -21,6 +21,7 @@ import typer
 import edge_wm
 from edge_wm.cli.bench import bench
 from edge_wm.cli.bundle import app as bundle_app
+from edge_wm.cli.contract import app as contract_app
 from edge_wm.cli.doctor import doctor
 from edge_wm.cli.evaluate import evaluate
 from edge_wm.cli.explain import explain
@@ -48,6 +49,7 @@ app.command("replay")(replay)
 app.command("report")(report)
 app.command("latency")(latency)
 app.command("quantize")(quantize)
+app.add_typer(contract_app, name="contract")
 app.add_typer(robot_app, name="robot")
 app.add_typer(bundle_app, name="bundle")
 app.command("explain")(explain)
