@@ -66,6 +66,7 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "zstandard": ("recording",),
     "rclpy": ("cli",),  # to see whether it is there; the nodes are in ros2_ws
     "edge_wm_ros": ("cli",),
+    "std_srvs": ("cli",),
     "serial": (),
     "cryptography": ("bundle",),
     "securesystemslib": ("bundle",),

@@ -13,6 +13,7 @@ from edge_wm.errors import SystemTroubleError, UsageError
 UP_WITHIN_S = 60.0  # loading a model, and measuring backends the first time
 SAY_EVERY_S = 0.2
 GOAL_EVERY_S = 0.5
+RECORDED_S = 30.0  # the last of a run, at least
 OK = b"\x00"  # diagnostic_msgs/DiagnosticStatus
 
 
@@ -31,24 +32,30 @@ def drive_with_ros(
 ) -> dict[str, Any]:
     """Start the nodes, drive there and back for `duration` (s), end them; returns the summary.
 
-    new_folder: makes the run's folder; each process logs into its `logs`. Raises UsageError
-    without ROS 2 in this Python, SystemTroubleError if the robot does not come up.
+    new_folder: makes the run's folder; each process logs into its `logs`, and what was recorded
+    lies in its `dumps`. Raises UsageError without ROS 2 in this Python, SystemTroubleError if the
+    robot does not come up.
     """
     try:
         import rclpy  # noqa: F401
         from edge_wm_ros.driving import Drive
         from edge_wm_ros.processes import processes
+        from std_srvs.srv import Trigger
     except ImportError as error:
         raise UsageError(
             f"--ros: this Python must have ROS 2's rclpy and the package edge_wm_ros, and has not "
             f"({error}); `make run-ros` sets both up, or source a ROS 2 distribution and build "
             "ros2_ws with colcon (ros2_ws/README.md)"
         ) from error
+    folder = new_folder()
     listed = processes(
         robot, seed=seed, shadow=shadow, candidates=candidates, backend=backend, bundle=bundle,
-        extra={"wm_runtime": {"trust": ":".join(map(str, trust))}} if trust else None,
+        record=str(folder / "dumps"),
+        extra={
+            "wm_runtime": {"trust": ":".join(map(str, trust))},
+            "wm_recorder": {"seconds": max(RECORDED_S, duration)},
+        },
     )  # fmt: skip
-    folder = new_folder()
     began = time.monotonic()
     interrupted = False
     drive = Drive(listed, logs=folder / "logs")
@@ -64,6 +71,8 @@ def drive_with_ros(
                     f"{_why(heard.diagnostics)}; the nodes' logs are in {folder / 'logs'}"
                 )
             _there_and_back(drive, duration, tell)
+            tell("writing what was recorded")
+            drive.call(Trigger, "/wm_recorder/dump", Trigger.Request())
         except KeyboardInterrupt:
             interrupted = True
         ended, fault = time.monotonic(), heard.guard.get("fault")
@@ -82,6 +91,7 @@ def drive_with_ros(
         "late_plans": runtime.get("late", 0),
         "fault": fault,
         "restarts": {name: n for name, n in drive.fleet.restarts.items() if n},
+        "dumps": sorted(file.name for file in (folder / "dumps").glob("*.mcap")),
         "folder": str(folder),
     }
 

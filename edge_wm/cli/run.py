@@ -29,7 +29,7 @@ from edge_wm.cli.opening import (
 )
 from edge_wm.cli.ros import drive_with_ros
 from edge_wm.cli.view import Viewer
-from edge_wm.errors import SystemTroubleError
+from edge_wm.errors import SystemTroubleError, UsageError
 from edge_wm.evaluation import Way
 from edge_wm.opening import open_for
 from edge_wm.planner import make_planner
@@ -82,6 +82,8 @@ def run(
     Ctrl-C stops the robot and ends the run in the same way.
     """
     talk = Console(stderr=True)
+    if ros and view:
+        raise UsageError("--view shows a run in one process; with --ros launch wm_viz and RViz")
     if ros:
         summary = drive_with_ros(
             lambda: _new_folder(out), lambda: _status_line(talk), robot=robot, duration=duration,

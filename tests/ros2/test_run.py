@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+
+from edge_wm.recording.bag import read_bag
 
 
 def command(out: Path, *more: str) -> list[str]:
@@ -58,8 +61,13 @@ def test_it_drives_tells_how_it_went_and_leaves_nothing_behind(tmp_path: Path):
     assert not summary["interrupted"]
     logs = Path(summary["folder"]) / "logs"
     assert {f.stem for f in logs.iterdir()} == {
-        "wm_sim", "wm_bridge", "wm_guard", "wm_runtime", "wm_supervisor",
+        "wm_sim", "wm_bridge", "wm_guard", "wm_runtime", "wm_supervisor", "wm_recorder",
     }  # fmt: skip
+    (dump,) = summary["dumps"]
+    assert dump.endswith("_asked_for.mcap")
+    found = Counter(m.topic for m in read_bag(Path(summary["folder"]) / "dumps" / dump))
+    assert found["/wm_runtime/trajectory"] > 30
+    assert found["/imu"] > 500
     assert nodes() == []
 
 

@@ -46,7 +46,7 @@ class RuntimeSettings:
 class GuardSettings:
     robot: str = setting("rover", "A shipped robot's name, or the path of a robot file.")
     runtime_silence_ms: int = setting(
-        250, "Without a trajectory for this long the runtime counts as dead.", 20, 10_000
+        250, "Without a status for this long the runtime counts as dead.", 20, 10_000
     )
     bridge_silence_ms: int = setting(
         250, "Without a state for this long the bridge counts as dead.", 20, 10_000
