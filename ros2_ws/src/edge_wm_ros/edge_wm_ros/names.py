@@ -12,6 +12,7 @@ CMD_VEL = "/cmd_vel"
 TRAJECTORY = "/wm_runtime/trajectory"  # trajectory_msgs/JointTrajectory
 RUNTIME_STATUS = "/wm_runtime/status"  # std_msgs/String, JSON, every plan tick: its heartbeat
 BASE_PATH = "/wm_runtime/base_path"  # nav_msgs/Path, predicted
+BELIEF = "/wm_runtime/belief"  # edge_wm_msgs/BeliefSummary, where that package is installed
 IMAGINED = "/wm_runtime/imagined"  # sensor_msgs/Image: decoded futures side by side
 
 SETPOINT = "/wm_guard/setpoint"  # trajectory_msgs/JointTrajectory, commanded

@@ -56,6 +56,7 @@ from edge_wm_ros.managed import ERROR, OK, WARN, ManagedNode, status
 from edge_wm_ros.parameters import RuntimeSettings, declare, read
 from edge_wm_ros.sensors import Sensors
 from edge_wm_ros.spinning import main
+from edge_wm_ros.summaries import belief_message, message_types
 
 GOAL_OLD_NS = 10_000_000_000  # a goal with an older stamp is yesterday's
 PATH_KNOT_EVERY_NS = 100_000_000
@@ -125,6 +126,10 @@ class RuntimeNode(ManagedNode):
         self._statuses = self.create_publisher(String, names.RUNTIME_STATUS, qos.newest())
         self._paths = self.create_publisher(PathMessage, names.BASE_PATH, qos.newest())
         self._images = self.create_publisher(Image, names.IMAGINED, qos.newest())
+        kinds = message_types()
+        self._beliefs: Any = None
+        if kinds is not None:
+            self._beliefs = self.create_publisher(kinds[1], names.BELIEF, qos.newest())
         self._held = [
             self.create_subscription(
                 String, names.GUARD_STATE, self._on_state, qos.stream(setpoint_ns)
@@ -196,6 +201,8 @@ class RuntimeNode(ManagedNode):
             "plan_p99_ms": self._deadlines.p99_ms(),
         }
         self._statuses.publish(String(data=msgspec.json.encode(told).decode()))
+        if self._beliefs is not None and end.belief is not None:
+            self._beliefs.publish(belief_message(self._beliefs.msg_type, end.belief, end.now_ns))
         pose = runtime.pose()
         if end.trajectory is None or pose is None or self.count_subscribers(names.BASE_PATH) == 0:
             return
