@@ -79,8 +79,6 @@ class Guarding:
         self._instances: dict[str, str] = {}
         self._lost_since_ns: int | None = None
         self._fault: Reason | None = None
-        self._last: Verdict | None = None
-        self._observation: Observation | None = None
 
     def push(self, sample: Sample) -> None:
         """A sample arrived."""
@@ -125,7 +123,6 @@ class Guarding:
                 self._lost_since_ns = None
             self.counts.steps += 1
             self.counts.reasons.update(verdict.reasons)
-            self._last = verdict
             return verdict
 
     def activate(self, now_ns: int) -> int:

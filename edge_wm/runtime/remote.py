@@ -44,6 +44,11 @@ class RemoteGuard:
             self._mirror.look(seen.sample if seen.reason is None else None)
 
     @property
+    def foreign(self) -> bool:
+        """Does the guard play a trajectory that was not sent from here?"""
+        return self._mirror.foreign
+
+    @property
     def mode(self) -> Mode:
         state = self._mirror.state
         return Mode.idle if state is None or self.silent else state.mode

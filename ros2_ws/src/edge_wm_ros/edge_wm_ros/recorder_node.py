@@ -126,6 +126,11 @@ class RecorderNode(Node):
         except EdgeWmError as error:
             self.get_logger().error(str(error))
             return
+        if self._ring.too_large:
+            self.get_logger().warning(
+                f"{self._ring.too_large} messages were larger than {self.settings.megabytes} MiB "
+                "and are missing; raise the parameter megabytes"
+            )
         seconds = (dumped.last_ns - dumped.first_ns) / 1e9
         self.get_logger().info(f"{dumped.messages} messages of {seconds:.1f} s in {dumped.path}")
 

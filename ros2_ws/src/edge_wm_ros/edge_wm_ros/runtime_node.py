@@ -196,6 +196,7 @@ class RuntimeNode(ManagedNode):
             "goals_refused": self._goals_refused,
             "candidates": runtime.candidates,
             "pose": runtime.pose(),
+            "foreign_trajectory": isinstance(runtime.guard, RemoteGuard) and runtime.guard.foreign,
             "stages_ms": self._stages,
             "deadlines_missed": self._deadlines.missed,
             "plan_p99_ms": self._deadlines.p99_ms(),

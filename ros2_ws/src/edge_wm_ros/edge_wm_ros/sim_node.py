@@ -56,7 +56,6 @@ class SimNode(Node):
                 f"parameter input: must be one of {', '.join(INPUTS)}, found {settings.input!r}"
             )
         self._robot = robot = load_robot(find_robot(settings.robot))
-        self._simulation: RoverSimulation | None = None
         self._inbox: deque[Setpoint] = deque()
         self._malformed = 0
         self._beyond_limits = 0
