@@ -81,6 +81,7 @@ class BridgeSettings:
 class SupervisorSettings:
     robot: str = setting("rover", "A shipped robot's name, or the path of a robot file.")
     autostart: bool = setting(True, "Bring the robot up to active without being asked.")
+    bridge: bool = setting(True, "Is there a wm_bridge? False where wm_guard speaks to /cmd_vel.")
     alive_ms: int = setting(
         1000, "Every required input must have been usable for this long.", 0, 60_000
     )

@@ -28,6 +28,7 @@ def processes(
     simulated: bool = True,
     seed: int = 0,
     shadow: bool = False,
+    output: str = "bridge",
     candidates: int = 0,
     backend: str = "auto",
     bundle: str = "",
@@ -37,15 +38,18 @@ def processes(
 ) -> list[Process]:
     """What to start for a robot, in this order.
 
+    output: where the guard's setpoints go: bridge, or, without one, twist_stamped or twist.
     record: a folder for dumps of the ring buffer; empty: no recorder. viz: markers and transforms
     for RViz and Foxglove. extra: further parameters by node.
     """
     listed: list[tuple[str, dict[str, Value]]] = []
     if simulated:
-        listed.append(("wm_sim", {"robot": robot, "seed": seed}))
+        driven_by = "device" if output == "bridge" else "cmd_vel"
+        listed.append(("wm_sim", {"robot": robot, "seed": seed, "input": driven_by}))
+    if output == "bridge":
+        listed.append(("wm_bridge", {"robot": robot}))
     listed += [
-        ("wm_bridge", {"robot": robot}),
-        ("wm_guard", {"robot": robot, "shadow": shadow}),
+        ("wm_guard", {"robot": robot, "shadow": shadow, "output": output}),
         (
             "wm_runtime",
             {
@@ -56,7 +60,7 @@ def processes(
                 "bundle": bundle,
             },
         ),
-        ("wm_supervisor", {"robot": robot}),
+        ("wm_supervisor", {"robot": robot, "bridge": output == "bridge"}),
     ]
     if record:
         listed.append(("wm_recorder", {"robot": robot, "folder": record}))

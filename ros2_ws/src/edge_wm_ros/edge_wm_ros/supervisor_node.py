@@ -58,7 +58,8 @@ class SupervisorNode(Node):
         declare(self, SupervisorSettings)
         self.settings = read(self, SupervisorSettings)
         robot = load_robot(find_robot(self.settings.robot))
-        self._watched = {name: Watched() for name in ORDER}
+        self._order = ORDER if self.settings.bridge else ORDER[1:]
+        self._watched = {name: Watched() for name in self._order}
         self.phase = "idle"  # what is being done, or why it was not
         self._failed = False
         self._instance = f"wm_supervisor {time.time_ns()}"
@@ -72,8 +73,10 @@ class SupervisorNode(Node):
         self.create_subscription(String, names.BRIDGE_STATE, self._on_bridge, qos.newest())
         self.create_timer(HEARTBEAT_S, self._beat)
         self.create_timer(0.5, self._tell)
-        self._change = {n: self.create_client(ChangeState, f"/{n}/change_state") for n in ORDER}
-        self._state = {n: self.create_client(GetState, f"/{n}/get_state") for n in ORDER}
+        self._change = {
+            n: self.create_client(ChangeState, f"/{n}/change_state") for n in self._order
+        }
+        self._state = {n: self.create_client(GetState, f"/{n}/get_state") for n in self._order}
         self._enable_guard = self.create_client(SetBool, "/wm_guard/enable")
         self._arm_bridge = self.create_client(Trigger, "/wm_bridge/arm")
         self.create_service(SetBool, "~/enable", self._on_enable)
@@ -117,6 +120,8 @@ class SupervisorNode(Node):
         self._take("wm_bridge", message.data, "latched")
 
     def _take(self, name: str, text: str, note: str) -> None:
+        if name not in self._watched:
+            return
         try:
             told = msgspec.json.decode(text, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -174,9 +179,9 @@ class SupervisorNode(Node):
             )
         # Configuring moves nothing and takes the model's node seconds: all at once. Activating is
         # done in order.
-        with ThreadPoolExecutor(len(ORDER)) as pool:
-            list(pool.map(lambda name: self._configure(name, patience), ORDER))
-        for name in ORDER:
+        with ThreadPoolExecutor(len(self._order)) as pool:
+            list(pool.map(lambda name: self._configure(name, patience), self._order))
+        for name in self._order:
             if self._lifecycle(name, patience) == State.PRIMARY_STATE_INACTIVE:
                 self.phase = f"activating {name}"
                 self._transition(
@@ -189,7 +194,8 @@ class SupervisorNode(Node):
     def _enabled(self, patience: float) -> bool:
         """Arm the bridge, wait for the inputs, enable. False: refused, and there is time to try
         again: what was fulfilled may have passed meanwhile (a bridge that disarmed itself)."""
-        self._insist(self._arm_bridge, Trigger.Request(), "arming the bridge", patience)
+        if self.settings.bridge:
+            self._insist(self._arm_bridge, Trigger.Request(), "arming the bridge", patience)
         self._await_inputs(patience)
         answer = self._answer(self._enable_guard, SetBool.Request(data=True), AGAIN_AFTER_S)
         if answer is not None and answer.success:
@@ -209,7 +215,7 @@ class SupervisorNode(Node):
 
     def _bring_down(self) -> None:
         self.phase = "going down"
-        for name in reversed(ORDER):
+        for name in reversed(self._order):
             try:
                 if name == "wm_runtime":
                     self._answer(self._enable_guard, SetBool.Request(data=False), AGAIN_AFTER_S)
