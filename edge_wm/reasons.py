@@ -58,6 +58,25 @@ class Reason(IntEnum):
     bridge_silent = 81
     guard_silent = 82
     input_lost = 83
+    link_wrong_schema = 90
+    link_wrong_session = 91
+    link_repeated = 92
+    limits_not_agreed = 93
+    limits_impossible = 94
+    clock_not_agreed = 95
+    link_overloaded = 96
+    not_armed = 97
+    already_latched = 98
+    over_temperature = 110
+    over_current = 111
+    under_voltage = 112
+    over_voltage = 113
+    sensor_invalid = 114
+    encoder_jump = 115
+    encoder_frozen = 116
+    sensor_lost = 117
+    watchdog_reset = 118
+    firmware_crashed = 119
 
 
 @dataclass(frozen=True)
@@ -312,5 +331,100 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         sentence="A sensor that the guard needs was away for so long that the robot does not go on by itself.",
         cause="A driver or its cable died; a short gap only brakes.",
         check="Look at which stream was stale; mend it; then reset the fault.",
+    ),
+    Reason.link_wrong_schema: Explanation(
+        sentence="The device speaks another version of the link's messages than this program.",
+        cause="Firmware and edge-wm come from different releases.",
+        check="`edge-wm link status` says which side is older; update that one.",
+    ),
+    Reason.link_wrong_session: Explanation(
+        sentence="A message belonged to a session that has ended, so the device ignored it.",
+        cause="The device was reset, or another program opened the link.",
+        check="Look for a second program on the port; connect again.",
+    ),
+    Reason.link_repeated: Explanation(
+        sentence="A message repeated an earlier one or came out of order, so the device ignored it.",
+        cause="An adapter or a second sender repeats frames.",
+        check="Look for a second program on the port; try another cable or adapter.",
+    ),
+    Reason.limits_not_agreed: Explanation(
+        sentence="Host and device do not hold the same limits, so the device does not move.",
+        cause="The limits were not sent in this session, or their CRC differs.",
+        check="Connect again; compare the robot file with what `edge-wm link status` prints.",
+    ),
+    Reason.limits_impossible: Explanation(
+        sentence="The limits that were asked for cannot be held, so the device refused them.",
+        cause="A limit is zero, reversed, or names an axis that the board does not have.",
+        check="Compare the robot file's axes and limits with the board's own.",
+    ),
+    Reason.clock_not_agreed: Explanation(
+        sentence="The host does not know the device's clock to within a millisecond, so it may not arm.",
+        cause="The link is slow or busy, or the session has just begun.",
+        check="Wait a second; look at the round trip in `edge-wm link status`.",
+    ),
+    Reason.link_overloaded: Explanation(
+        sentence="The link would carry more than 60 % of what it can, so the device may not be armed.",
+        cause="The setpoint rate is too high for the baud rate.",
+        check="Raise the baud rate, or lower setpoint_rate_hz in the robot file.",
+    ),
+    Reason.not_armed: Explanation(
+        sentence="The device is not armed, so it ignored a command.",
+        cause="It was never armed, was disarmed, or a fault is latched.",
+        check="Look at `edge-wm link status`; reset the fault, then arm.",
+    ),
+    Reason.already_latched: Explanation(
+        sentence="A fault or an emergency stop is latched, so the device does not arm.",
+        cause="Nobody has reset it, or its cause is still there.",
+        check="`edge-wm link faults` names it; mend the cause, then reset it by name.",
+    ),
+    Reason.over_temperature: Explanation(
+        sentence="A motor is hotter than its limit.",
+        cause="It was overloaded, is blocked, or is not cooled.",
+        check="Let it cool down; look for what blocks it; check the temperature sensor.",
+    ),
+    Reason.over_current: Explanation(
+        sentence="A motor draws more current than its limit.",
+        cause="It is blocked, or a cable has a short circuit.",
+        check="Free the axis; check cable and connector.",
+    ),
+    Reason.under_voltage: Explanation(
+        sentence="The motors' supply is below its limit.",
+        cause="The battery is empty, or a fuse or cable has too much resistance.",
+        check="Charge the battery; check fuse and cables under load.",
+    ),
+    Reason.over_voltage: Explanation(
+        sentence="The motors' supply is above its limit.",
+        cause="Braking feeds energy back into a supply that cannot take it, or it is the wrong supply.",
+        check="Check the supply; fit a brake resistor.",
+    ),
+    Reason.sensor_invalid: Explanation(
+        sentence="A motor's sensor gives a reading that is out of range or marked invalid.",
+        cause="The sensor or its cable is broken.",
+        check="Check the sensor's cable and connector.",
+    ),
+    Reason.encoder_jump: Explanation(
+        sentence="An encoder's reading changed by more than the axis can move.",
+        cause="Its cable picks up noise, or it lost its reference.",
+        check="Check the encoder's cable and shield; calibrate the joint again.",
+    ),
+    Reason.encoder_frozen: Explanation(
+        sentence="An encoder's reading stays the same although the motor is driven.",
+        cause="The encoder or its coupling is broken, or the axis is blocked.",
+        check="Turn the axis by hand and watch its reading in `edge-wm link monitor`.",
+    ),
+    Reason.sensor_lost: Explanation(
+        sentence="A motor's sensor has stopped answering.",
+        cause="Its cable is unplugged or it has no power.",
+        check="Check the sensor's cable and supply.",
+    ),
+    Reason.watchdog_reset: Explanation(
+        sentence="The device was reset by its watchdog: control, link or safety work did not run in time.",
+        cause="A programming error, or an interrupt that never ends.",
+        check="Keep the fault records (`edge-wm link faults`) and report them with the firmware's version.",
+    ),
+    Reason.firmware_crashed: Explanation(
+        sentence="The device was reset after a hard fault or a stack overflow.",
+        cause="A programming error, or damaged memory.",
+        check="Keep the fault records (`edge-wm link faults`) and report them with the firmware's version.",
     ),
 }

@@ -100,7 +100,9 @@ def test_commit_of_names_changes_but_not_the_proofs_themselves(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "topic", sorted(path.stem for path in (SCRIPT.parent / "proofs").glob("*.py"))
+    "topic",
+    # ros needs rclpy, which another environment has: tests/ros2/test_proof.py looks at it.
+    sorted({path.stem for path in (SCRIPT.parent / "proofs").glob("*.py")} - {"ros"}),
 )
 def test_every_topic_has_parts(topic):
     parts = prove.parts_of(topic)
