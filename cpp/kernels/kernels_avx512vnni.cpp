@@ -63,6 +63,16 @@ void tile_f32(const Dense &d, size_t row, size_t panel);
 
 namespace {
 
+// acc += four products a lane. As an instruction of its own, because gcc 12 copies the accumulators
+// around the intrinsic and stores each of them in every round: TODO numbers
+inline void dot4(__m512i &acc, __m512i x, __m512i w) {
+#ifdef __AVX512VNNI__
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(x), "v"(w));
+#else
+    acc = _mm512_dpbusd_epi32(acc, x, w);
+#endif
+}
+
 inline __m512i four_at(const char *x, size_t c) {
     int32_t four;
     memcpy(&four, x + c, 4);
@@ -72,10 +82,10 @@ inline __m512i four_at(const char *x, size_t c) {
 #define ROW_I8(r)                                                              \
     if constexpr (Rows > r) {                                                  \
         const __m512i x = four_at(x0 + r * d.x_bytes, c);                      \
-        a##r = _mm512_dpbusd_epi32(a##r, x, w0);                               \
-        if constexpr (Panels > 1) b##r = _mm512_dpbusd_epi32(b##r, x, w1);     \
-        if constexpr (Panels > 2) c##r = _mm512_dpbusd_epi32(c##r, x, w2);     \
-        if constexpr (Panels > 3) e##r = _mm512_dpbusd_epi32(e##r, x, w3);     \
+        dot4(a##r, x, w0);                               \
+        if constexpr (Panels > 1) dot4(b##r, x, w1);     \
+        if constexpr (Panels > 2) dot4(c##r, x, w2);     \
+        if constexpr (Panels > 3) dot4(e##r, x, w3);     \
     }
 #define SUM_I8(r, acc, p)                                                                     \
     if constexpr (Rows > r && Panels > p) {                                                   \
