@@ -90,6 +90,16 @@ struct Attention {
     float *scratch;            // attention_floats(queries, keys, size) numbers
 };
 
+// Rows of an elementwise operation; `out` may be one of the operands.
+struct Elementwise {
+    const float *x[3];         // unary reads the first, binary two, select three
+    std::size_t step[3];       // from one number to the next: 1, or 0 for one number
+    std::size_t row[3];        // from one row to the next
+    float *out;
+    std::size_t out_row;
+    std::size_t rows, n;
+};
+
 // Up to this many keys scores are dot products; above, products with packed keys and values.
 constexpr std::size_t kFewKeys = 24;
 
@@ -136,10 +146,9 @@ struct Kernels {
     float (*fold)(Fold kind, const float *x, std::size_t n);
 
     // ---- numbers ----------------------------------------------------------------------------
-    void (*unary)(Function kind, const float *x, float *out, std::size_t n);
-    // Strides of a and b: 1, or 0 for one number.
-    void (*binary)(Pair kind, const float *a, std::size_t a_stride, const float *b,
-                   std::size_t b_stride, float *out, std::size_t n);
+    void (*unary)(Function kind, const Elementwise &e);
+    void (*binary)(Pair kind, const Elementwise &e);
+    void (*select)(const Elementwise &e);  // x[2] != 0 ? x[0] : x[1]
 
     // ---- measuring --------------------------------------------------------------------------
     // The int8 instruction of this set alone, in registers; gives the multiply-adds that it did.

@@ -240,7 +240,7 @@ extern const Kernels kAvx2;
 const Kernels kAvx2 = {
     "avx2",   2,        16,        packed_i8_bytes, pack_i8, quantize, blocked_i8, dense_f32,
     add_row,  norm,     softmax,   attention,       lstm,    gru,      fold,     unary,
-    binary,   peak_i8,
+    binary, select,   peak_i8,
 };
 
 }  // namespace edge_wm::kernels

@@ -500,9 +500,18 @@ float fold(Fold kind, const float *x, size_t n) {
 }
 
 // ---- numbers ---------------------------------------------------------------------------------
-void unary(Function function, const float *x, float *out, size_t n) {
+// One number for all, or the next sixteen.
+inline F16 operand(const k::Elementwise &e, size_t which, const float *x, size_t at) {
+    return e.step[which] ? load(x + at) : splat(*x);
+}
+
+void unary(Function function, const k::Elementwise &e) {
     with(function, [&](auto f) {
-        FOR_BLOCKS(n) { put(out + at, f(load(x + at)), left); }
+        const float *x = e.x[0];
+        float *out = e.out;
+        for (size_t r = 0; r < e.rows; ++r, x += e.row[0], out += e.out_row) {
+            FOR_BLOCKS(e.n) { put(out + at, f(operand(e, 0, x, at)), left); }
+        }
     });
 }
 
@@ -531,12 +540,44 @@ inline F16 pair_of(Pair kind, F16 a, F16 b) {
     return load(x);
 }
 
-void binary(Pair kind, const float *a, size_t a_stride, const float *b, size_t b_stride,
-            float *out, size_t n) {
-    FOR_BLOCKS(n) {
-        const F16 left_hand = a_stride ? load(a + at) : splat(*a);
-        const F16 right_hand = b_stride ? load(b + at) : splat(*b);
-        put(out + at, pair_of(kind, left_hand, right_hand), left);
+template <Pair P>
+void pairs(const k::Elementwise &e) {
+    const float *a = e.x[0], *b = e.x[1];
+    float *out = e.out;
+    for (size_t r = 0; r < e.rows; ++r, a += e.row[0], b += e.row[1], out += e.out_row) {
+        FOR_BLOCKS(e.n) {
+            put(out + at, pair_of(P, operand(e, 0, a, at), operand(e, 1, b, at)), left);
+        }
+    }
+}
+
+void binary(Pair kind, const k::Elementwise &e) {
+    switch (kind) {
+        case Pair::add: return pairs<Pair::add>(e);
+        case Pair::sub: return pairs<Pair::sub>(e);
+        case Pair::mul: return pairs<Pair::mul>(e);
+        case Pair::div: return pairs<Pair::div>(e);
+        case Pair::min: return pairs<Pair::min>(e);
+        case Pair::max: return pairs<Pair::max>(e);
+        case Pair::pow: return pairs<Pair::pow>(e);
+        case Pair::less: return pairs<Pair::less>(e);
+        case Pair::greater: return pairs<Pair::greater>(e);
+        case Pair::equal: return pairs<Pair::equal>(e);
+        case Pair::logical_and: return pairs<Pair::logical_and>(e);
+        case Pair::logical_or: return pairs<Pair::logical_or>(e);
+    }
+}
+
+void select(const k::Elementwise &e) {
+    const float *a = e.x[0], *b = e.x[1], *c = e.x[2];
+    float *out = e.out;
+    const F16 zero = splat(0.0f);
+    for (size_t r = 0; r < e.rows; ++r) {
+        FOR_BLOCKS(e.n) {
+            const M16 other = equal(operand(e, 2, c, at), zero);
+            put(out + at, select(other, operand(e, 1, b, at), operand(e, 0, a, at)), left);
+        }
+        a += e.row[0], b += e.row[1], c += e.row[2], out += e.out_row;
     }
 }
 

@@ -119,7 +119,7 @@ extern const Kernels kDotprod;
 const Kernels kDotprod = {
     "dotprod", 1,    16,      packed_i8_bytes, pack_i8, quantize, dense_i8, dense_f32,
     add_row,   norm, softmax, attention,       lstm,    gru,      fold,     unary,
-    binary,    peak_i8,
+    binary, select,    peak_i8,
 };
 
 }  // namespace edge_wm::kernels

@@ -126,7 +126,7 @@ extern const Kernels kI8mm;
 const Kernels kI8mm = {
     "i8mm",  1,    16,      packed_i8_bytes, pack_i8, quantize, dense_i8, dense_f32,
     add_row, norm, softmax, attention,       lstm,    gru,      fold,     unary,
-    binary,  peak_i8,
+    binary, select,  peak_i8,
 };
 
 }  // namespace edge_wm::kernels

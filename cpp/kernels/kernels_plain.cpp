@@ -84,7 +84,7 @@ extern const Kernels kPlain;
 const Kernels kPlain = {
     "plain",  1,        1,         packed_i8_bytes, pack_i8, quantize, dense_i8, dense_f32,
     add_row,  norm,     softmax,   attention,       lstm,    gru,      fold,     unary,
-    binary,   peak_i8,
+    binary, select,   peak_i8,
 };
 
 }  // namespace edge_wm::kernels

@@ -178,7 +178,7 @@ struct Machine::Parts {
     std::vector<Loops> loops[2];          // of each operation
     Aligned arena, scratch;
     float *product = nullptr;             // a uniform segment's products
-    float *gathered[3] = {};              // kChunk numbers each
+    float *gathered[4] = {};              // kChunk numbers each
     float *line = nullptr;                // the longest reduced axis, or an attention's scratch
     struct Copy {
         std::size_t reg;
@@ -360,11 +360,11 @@ void Machine::Parts::place() {
                                                                   op.size));
         }
     }
-    const std::size_t floats = products + 3 * kChunk + padded(longest) + 5 * kSlack;
+    const std::size_t floats = products + 4 * kChunk + padded(longest) + 6 * kSlack;
     scratch = Aligned(floats * sizeof(float));
     product = reinterpret_cast<float *>(scratch.data());
-    for (int i = 0; i < 3; ++i) gathered[i] = product + products + kSlack + i * (kChunk + kSlack);
-    line = gathered[2] + kChunk + kSlack;
+    for (int i = 0; i < 4; ++i) gathered[i] = product + products + kSlack + i * (kChunk + kSlack);
+    line = gathered[3] + kChunk + kSlack;
 }
 
 Loops Machine::Parts::loops_of(const Op &op, int s) const {
@@ -554,6 +554,18 @@ void Machine::Parts::shared_segment(const Op &op, const SegmentAt &part, std::si
     }
 }
 
+namespace {
+
+void call(const kernels::Kernels &k, const Op &op, const kernels::Elementwise &e) {
+    switch (op.kind) {
+        case OpKind::unary: k.unary(static_cast<kernels::Function>(op.function), e); return;
+        case OpKind::binary: k.binary(static_cast<kernels::Pair>(op.function), e); return;
+        default: k.select(e);
+    }
+}
+
+}  // namespace
+
 void Machine::Parts::elementwise(const Op &op, const Loops &l, std::size_t rows) noexcept {
     const std::size_t operands = op.kind == OpKind::select ? 4 : op.kind == OpKind::binary ? 3 : 2;
     float *start[4] = {};
@@ -576,6 +588,13 @@ void Machine::Parts::elementwise(const Op &op, const Loops &l, std::size_t rows)
             if (count[axis] > count[inner]) inner = axis;
         }
     }
+    // The kernels take one more axis where the innermost numbers lie as they need them.
+    bool direct = op.kind != OpKind::copy && l.stride[0][inner] == 1;
+    for (std::size_t o = 1; o < operands; ++o) direct = direct && l.stride[o][inner] <= 1;
+    std::size_t second = inner;
+    for (std::size_t axis = 0; direct && axis < l.axes; ++axis) {
+        if (axis != inner && (second == inner || count[axis] > count[second])) second = axis;
+    }
     std::size_t index[5] = {};
     for (;;) {
         float *p[4] = {};
@@ -585,17 +604,28 @@ void Machine::Parts::elementwise(const Op &op, const Loops &l, std::size_t rows)
                 p[o] += index[axis] * l.stride[o][axis];
             }
         }
-        line_of(op, l, inner, count[inner], p);
-        std::size_t axis = l.axes;
-        while (axis > 0) {
-            --axis;
-            if (axis == inner) {
-                if (axis == 0) return;
-                continue;
+        if (direct) {
+            kernels::Elementwise e{};
+            for (std::size_t o = 1; o < operands; ++o) {
+                e.x[o - 1] = p[o];
+                e.step[o - 1] = l.stride[o][inner];
+                e.row[o - 1] = l.stride[o][second];
             }
+            e.out = p[0];
+            e.out_row = l.stride[0][second];
+            e.rows = second == inner ? 1 : count[second];
+            e.n = count[inner];
+            call(program.kernels, op, e);
+        } else {
+            line_of(op, l, inner, count[inner], p);
+        }
+        std::size_t axis = l.axes;
+        for (;;) {
+            if (axis == 0) return;
+            --axis;
+            if (axis == inner || axis == second) continue;
             if (++index[axis] < count[axis]) break;
             index[axis] = 0;
-            if (axis == 0) return;
         }
     }
 }
@@ -613,7 +643,7 @@ const float *together(const float *p, std::size_t stride, std::size_t n, float *
 // One line of an elementwise operation, `n` numbers along `axis`.
 void Machine::Parts::line_of(const Op &op, const Loops &l, std::size_t axis, std::size_t n,
                              float *const p[4]) noexcept {
-    const std::size_t to = l.stride[0][axis], a = l.stride[1][axis], b = l.stride[2][axis];
+    const std::size_t to = l.stride[0][axis], a = l.stride[1][axis];
     if (op.kind == OpKind::copy) {
         if (to == 1 && a == 1) {
             std::memmove(p[0], p[1], n * sizeof(float));
@@ -622,35 +652,20 @@ void Machine::Parts::line_of(const Op &op, const Loops &l, std::size_t axis, std
         }
         return;
     }
-    if (op.kind == OpKind::select) {
-        const std::size_t c = l.stride[3][axis];
-        for (std::size_t i = 0; i < n; ++i) {
-            p[0][i * to] = p[3][i * c] != 0.0f ? p[1][i * a] : p[2][i * b];
+    const std::size_t operands = op.kind == OpKind::select ? 3 : op.kind == OpKind::binary ? 2 : 1;
+    for (std::size_t i = 0; i < n; i += kChunk) {
+        const std::size_t some = n - i < kChunk ? n - i : kChunk;
+        kernels::Elementwise e{};
+        for (std::size_t o = 1; o <= operands; ++o) {
+            const std::size_t step = l.stride[o][axis];
+            e.x[o - 1] = step == 0 ? p[o] : together(p[o] + i * step, step, some, gathered[o]);
+            e.step[o - 1] = step != 0;
         }
-        return;
-    }
-    const bool direct = to == 1 && a <= 1 && (op.kind == OpKind::unary || b <= 1) &&
-                        !(op.kind == OpKind::unary && a == 0);
-    const std::size_t chunk = direct ? n : kChunk;
-    for (std::size_t i = 0; i < n; i += chunk) {
-        const std::size_t some = n - i < chunk ? n - i : chunk;
-        float *out = direct ? p[0] + i : gathered[0];
-        const float *x = direct ? p[1] + i * a
-                                : a == 0 && op.kind == OpKind::binary
-                                      ? p[1]
-                                      : together(p[1] + i * a, a, some, gathered[1]);
-        if (op.kind == OpKind::unary) {
-            program.kernels.unary(static_cast<kernels::Function>(op.function), x, out, some);
-        } else {
-            const float *y = direct ? p[2] + i * b
-                                    : b == 0 ? p[2]
-                                             : together(p[2] + i * b, b, some, gathered[2]);
-            program.kernels.binary(static_cast<kernels::Pair>(op.function), x, a != 0, y, b != 0,
-                                   out, some);
-        }
-        if (!direct) {
-            for (std::size_t j = 0; j < some; ++j) p[0][(i + j) * to] = out[j];
-        }
+        e.out = gathered[0];
+        e.rows = 1;
+        e.n = some;
+        call(program.kernels, op, e);
+        for (std::size_t j = 0; j < some; ++j) p[0][(i + j) * to] = gathered[0][j];
     }
 }
 

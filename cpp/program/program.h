@@ -112,7 +112,9 @@ class Program {
     // Floats from one row of a register to the next: narrow rows lie close together, so that
     // elementwise operations run over many of them at once; wide ones begin at cache lines.
     static std::size_t row_floats(std::size_t width) {
-        return width < kernels::kLanes ? width : kernels::padded(width);
+        if (width < kernels::kLanes) return width;
+        const std::size_t lines = kernels::padded(width) / kernels::kLanes;
+        return (lines >= 16 && lines % 8 == 0 ? lines + 1 : lines) * kernels::kLanes;
     }
 
   private:

@@ -338,9 +338,9 @@ void unary(const Kernels &k, Hash &hash, Function function) {
         for (const float scale : {0.3f, 3.0f, 30.0f}) {
             const Floats plain = numbers(random, n, scale), special = mixed(random, n);
             Floats out = slack(Floats(n, 0.0f));
-            k.unary(function, plain.data(), out.data(), n);
+            k.unary(function, {{plain.data()}, {1}, {}, out.data(), 0, 1, n});
             hash.add(out);
-            k.unary(function, special.data(), out.data(), n);
+            k.unary(function, {{special.data()}, {1}, {}, out.data(), 0, 1, n});
             hash.add(out);
         }
     }
@@ -352,7 +352,9 @@ void binary(const Kernels &k, Hash &hash, Pair pair) {
         const Floats a = mixed(random, n), b = mixed(random, n);
         for (int strides = 0; strides < 4; ++strides) {
             Floats out = slack(Floats(n, 0.0f));
-            k.binary(pair, a.data(), strides & 1, b.data(), strides >> 1, out.data(), n);
+            k.binary(pair, {{a.data(), b.data()},
+                            {strides & 1u, static_cast<std::size_t>(strides) >> 1u},
+                            {}, out.data(), 0, 1, n});
             hash.add(out);
         }
     }
