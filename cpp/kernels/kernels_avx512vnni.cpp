@@ -93,6 +93,13 @@ inline __m512i four_at(const char *x, size_t c) {
         const F16 factor = mul(splat(d.x_scale[row + r]), load(scale + p * 16));              \
         store(sums + (p * Rows + r) * kLanes, mul(_mm512_cvtepi32_ps(sum), factor));          \
     }
+#define DIRECT_I8(r, acc, p)                                                                  \
+    if constexpr (Rows > r && Panels > p) {                                                   \
+        const __m512i sum = _mm512_sub_epi32(acc##r, _mm512_loadu_si512(offsets + p * 16));   \
+        const F16 factor = mul(splat(d.x_scale[row + r]), load(scale + p * 16));              \
+        direct(d, mul(_mm512_cvtepi32_ps(sum), factor), row + r, panel + p);                  \
+    }
+#define DIRECTS_I8(r) DIRECT_I8(r, a, 0) DIRECT_I8(r, b, 1) DIRECT_I8(r, c, 2) DIRECT_I8(r, e, 3)
 #define SUMS_I8(r) SUM_I8(r, a, 0) SUM_I8(r, b, 1) SUM_I8(r, c, 2) SUM_I8(r, e, 3)
 
 template <int Rows, int Panels, typename Dense>
@@ -116,6 +123,10 @@ void block_i8(const Dense &d, size_t row, size_t panel) {
         ROW_I8(0) ROW_I8(1) ROW_I8(2) ROW_I8(3) ROW_I8(4) ROW_I8(5)
         (void)w1, (void)w2, (void)w3;
     }
+    if (is_direct(d, panel + Panels - 1)) {
+        DIRECTS_I8(0) DIRECTS_I8(1) DIRECTS_I8(2) DIRECTS_I8(3) DIRECTS_I8(4) DIRECTS_I8(5)
+        return;
+    }
     float sums[Rows * Panels * kLanes];
     SUMS_I8(0) SUMS_I8(1) SUMS_I8(2) SUMS_I8(3) SUMS_I8(4) SUMS_I8(5)
     for (size_t p = 0; p < Panels; ++p) finish(d, sums + p * Rows * kLanes, Rows, row, panel + p);
@@ -135,6 +146,8 @@ void tile_i8(const Dense &d, size_t row, size_t panel, size_t together) {
     if constexpr (Rows > r) y##r = _mm512_fmadd_ps(splat(x0[r * d.x_stride + c]), w0, y##r);
 #define SUM_F32(r) \
     if constexpr (Rows > r) store(sums + r * kLanes, y##r);
+#define DIRECT_F32(r) \
+    if constexpr (Rows > r) direct(d, y##r, row + r, panel);
 
 template <int Rows, typename Dense>
 void tile_f32(const Dense &d, size_t row, size_t panel) {
@@ -147,6 +160,11 @@ void tile_f32(const Dense &d, size_t row, size_t panel) {
         const __m512 w0 = _mm512_loadu_ps(w);
         ROW_F32(0) ROW_F32(1) ROW_F32(2) ROW_F32(3) ROW_F32(4) ROW_F32(5)
         ROW_F32(6) ROW_F32(7) ROW_F32(8) ROW_F32(9) ROW_F32(10) ROW_F32(11)
+    }
+    if (is_direct(d, panel)) {
+        DIRECT_F32(0) DIRECT_F32(1) DIRECT_F32(2) DIRECT_F32(3) DIRECT_F32(4) DIRECT_F32(5)
+        DIRECT_F32(6) DIRECT_F32(7) DIRECT_F32(8) DIRECT_F32(9) DIRECT_F32(10) DIRECT_F32(11)
+        return;
     }
     float sums[Rows * kLanes];
     SUM_F32(0) SUM_F32(1) SUM_F32(2) SUM_F32(3) SUM_F32(4) SUM_F32(5)
