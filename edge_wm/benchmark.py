@@ -30,6 +30,7 @@ from edge_wm.runtime import Permitted, planner_settings
 from edge_wm.types import Belief, Float64, Motion, PoseGoal
 from edge_wm.world_model import WorldModel
 
+LEAST_PLANS = 20  # a machine may stand still for longer than a short measurement
 WARM_UP_PLANS = 20
 MOVED = 0.15  # more than this share between the two peaks, and the figures mean little
 PAGE = resource.getpagesize()
@@ -107,7 +108,7 @@ def measure(
     tell: Callable[[str], None] = lambda _: None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Benchmark:
-    """Plan for `seconds`. progress: told the share that is done, 0 to 1.
+    """Plan for `seconds`, and LEAST_PLANS times at least. progress: told the share that is done, 0 to 1.
 
     Raises: MismatchError if the bundle cannot be planned with towards a pose, and what loading a
     `WorldModel` raises.
@@ -170,9 +171,9 @@ def _time(
     gc.disable()
     try:
         began = time.perf_counter()
-        while (gone := time.perf_counter() - began) < seconds:
+        while (gone := time.perf_counter() - began) < seconds or len(wall) < LEAST_PLANS:
             if len(wall) % 50 == 0:
-                progress(gone / seconds)
+                progress(min(gone / seconds, 1.0))
                 gc.collect()
             faults_before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
             wall_began, cpu_began = time.perf_counter_ns(), time.process_time_ns()
