@@ -108,7 +108,7 @@ def measure(
     tell: Callable[[str], None] = lambda _: None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Benchmark:
-    """Plan for `seconds`, and LEAST_PLANS times at least. progress: told the share that is done, 0 to 1.
+    """Plan for `seconds`, and LEAST_PLANS times at least. progress: told the share done, 0 to 1.
 
     Raises: MismatchError if the bundle cannot be planned with towards a pose, and what loading a
     `WorldModel` raises.
