@@ -115,19 +115,28 @@ class PoseGoal:
     frame: str = "odom"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class JointGoal:
     position: Float64  # (J,) rad or m, in the robot file's joint order
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, JointGoal) and np.array_equal(self.position, other.position)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ImageGoal:
     image: Array  # (height, width, 3) uint8
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ImageGoal) and np.array_equal(self.image, other.image)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LatentGoal:
     latent: Float32  # (Z,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LatentGoal) and np.array_equal(self.latent, other.latent)
 
 
 Goal = PoseGoal | JointGoal | ImageGoal | LatentGoal

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import math
+from array import array
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from edge_wm_ros import conversions as c
-from geometry_msgs.msg import PoseStamped
+from edge_wm_ros.frames import Frames
+from geometry_msgs.msg import PoseStamped, TransformStamped
 from PIL import Image as Picture
 from sensor_msgs.msg import CompressedImage, Image, JointState, LaserScan
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -19,7 +22,7 @@ from edge_wm.guard import Guard
 from edge_wm.modes import Mode
 from edge_wm.reasons import Reason
 from edge_wm.robot import find_robot, load_robot
-from edge_wm.types import PoseGoal, Sample, Setpoint, Trajectory
+from edge_wm.types import ImageGoal, JointGoal, PoseGoal, Sample, Setpoint, Trajectory
 
 ROVER = load_robot(find_robot("rover"))
 NOW_NS = 1_795_000_000_123_456_789
@@ -393,3 +396,120 @@ def test_times():
     assert c.time_ns(c.stamp_of(NOW_NS)) == NOW_NS
     assert c.stamp_of(-1) == Time()
     assert c.time_ns(c.duration_of(-1)) == -1
+
+
+# ---- goals of other kinds, and in other frames -----------------------------------------------
+ARM = load_robot(find_robot("arm"))
+
+
+def joints(names: list[str], positions: list[float]) -> JointState:
+    return JointState(name=names, position=positions)
+
+
+def test_a_joint_goal_is_in_the_robot_files_order():
+    goal = c.joint_goal_of(joints(["elbow", "shoulder"], [0.5, -1.0]), ARM)
+    assert goal == JointGoal(np.array([-1.0, 0.5]))
+
+
+@pytest.mark.parametrize(
+    ("robot", "names", "positions", "sentence"),
+    [
+        (
+            ARM, ["shoulder"], [0.1],
+            "goal: it must have one position for each of shoulder, elbow, found 1 positions of "
+            "shoulder; send all of them",
+        ),
+        (
+            ARM, ["shoulder", "elbow"], [0.1],
+            "goal: it must have one position for each of shoulder, elbow, found 1 positions of "
+            "shoulder, elbow; send all of them",
+        ),
+        (
+            ARM, ["shoulder", "elbow"], [0.1, 2.5],
+            "goal: elbow must be -2.4 to 2.4, found 2.5; send one within the robot file's limits",
+        ),
+        (
+            ARM, ["shoulder", "elbow"], [math.nan, 0.0],
+            "goal: shoulder must be -2.6 to 2.6, found nan; send one within the robot file's limits",
+        ),
+        (
+            ROVER, ["left_wheel"], [0.1],
+            "goal: it must have one position for each of no joint, found 1 positions of "
+            "left_wheel; send all of them",
+        ),
+    ],
+)  # fmt: skip
+def test_a_wrong_joint_goal_is_refused_by_name(robot, names, positions, sentence):
+    assert c.joint_goal_of(joints(names, positions), robot) == sentence
+
+
+def test_an_image_goal_is_rgb_whatever_it_came_as():
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    message = Image(height=2, width=4, encoding="bgr8", step=12)
+    message.data = array("B", pixels[..., ::-1].tobytes())
+    assert c.image_goal_of(message) == ImageGoal(pixels)
+    message.encoding = "mono16"
+    assert c.image_goal_of(message) == (
+        "goal: the image must be rgb8, bgr8, rgba8 or bgra8 with whole rows, found 4 x 2 'mono16' "
+        "of 24 bytes"
+    )
+
+
+def test_without_tf2_a_goal_on_the_map_is_refused_by_name():
+    if importlib.util.find_spec("tf2_ros"):
+        pytest.skip("tf2 is installed here")
+    assert Frames(None).within("odom", pose("map", 1.0, 2.0), 0) == (
+        "goal: its frame is 'map', and tf2, which would turn it into odom, is not installed here; "
+        "send it in odom or in the base's frame"
+    )
+
+
+class Buffer:
+    """Stands for tf2's, which these wheels do not have: one transform, or none."""
+
+    def __init__(self, found: TransformStamped | None) -> None:
+        self.found = found
+
+    def lookup_transform(self, target: str, source: str, _: object) -> TransformStamped:
+        if self.found is None:
+            raise LookupError(f'"{source}" passed to lookupTransform does not exist.')
+        return self.found
+
+
+def with_buffer(found: TransformStamped | None) -> Frames:
+    frames = Frames(None)
+    frames._buffer, frames._newest = Buffer(found), None
+    return frames
+
+
+def on_the_map(age_ns: int, yaw: float, x: float, y: float) -> TransformStamped:
+    found = TransformStamped()
+    found.header.stamp = c.stamp_of(NOW_NS - age_ns) if age_ns >= 0 else c.stamp_of(0)
+    found.transform.translation.x, found.transform.translation.y = x, y
+    found.transform.rotation.z, found.transform.rotation.w = math.sin(yaw / 2), math.cos(yaw / 2)
+    return found
+
+
+@pytest.mark.parametrize("age_ns", [-1, 0, 500_000_000])
+def test_a_fresh_or_static_transform_turns_a_goal(age_ns: int):
+    frames = with_buffer(on_the_map(age_ns, math.pi / 2, 10.0, 20.0))
+    moved = frames.within("odom", pose("map", 1.0, 2.0, 0.25), NOW_NS)
+    goal = c.goal_of(moved, ROVER, None)
+    # a quarter turn takes (1, 2) to (-2, 1)
+    assert (goal.x, goal.y, goal.yaw) == pytest.approx((8.0, 21.0, 0.25 + math.pi / 2))
+    anyhow = c.goal_of(frames.within("odom", pose("map", 1.0, 2.0), NOW_NS), ROVER, None)
+    assert anyhow.yaw is None
+
+
+def test_a_stale_or_missing_transform_is_refused_by_name():
+    assert with_buffer(on_the_map(600_000_000, 0.0, 0.0, 0.0)).within(
+        "odom", pose("map", 1.0, 2.0), NOW_NS
+    ) == (
+        "goal: the newest transform from 'map' to odom is 0.6 s away from now, at most 0.5 s are "
+        "allowed; is what localizes the robot still running?"
+    )
+    assert with_buffer(None).within("odom", pose("map", 1.0, 2.0), NOW_NS) == (
+        "goal: there is no transform from 'map' to odom "
+        '("map" passed to lookupTransform does not exist.); start what localizes the robot, or '
+        "send the goal in another frame"
+    )

@@ -8,13 +8,17 @@ from __future__ import annotations
 import importlib.util
 import math
 import time
+from array import array
 from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from edge_wm_ros import names, qos
 from edge_wm_ros.driving import Drive
 from edge_wm_ros.processes import processes
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import Image, JointState
 from visualization_msgs.msg import Marker, MarkerArray
 
 from edge_wm.modes import Mode
@@ -105,6 +109,42 @@ def test_the_security_policy_allows_what_the_nodes_do(drive: Drive):
         ):
             done = {name for name, _ in ask(node, "/")}
             assert done - allowed(profiles[node], tag, what) == set(), f"{node}: {what}"
+
+
+def test_goals_that_the_bundle_or_the_frame_rules_out_are_refused_by_name(drive: Drive):
+    refused = drive.heard.runtime["goals_refused"]
+    image = Image(height=1, width=1, encoding="rgb8", step=3, data=array("B", bytes(3)))
+    on_map = PoseStamped()
+    on_map.header.frame_id = "map"
+    for kind, topic, message in (
+        (Image, names.GOAL_IMAGE, image),
+        (JointState, names.GOAL_JOINTS, JointState(name=["elbow"], position=[0.0])),
+        (PoseStamped, names.GOAL, on_map),
+    ):
+        publisher = drive.node.create_publisher(kind, topic, qos.newest())
+        assert drive.until(lambda _, p=publisher: p.get_subscription_count() > 0, 5.0)
+        publisher.publish(message)
+        refused += 1
+        assert drive.until(lambda heard, n=refused: heard.runtime["goals_refused"] == n, 5.0)
+        time.sleep(1.1)  # a warning of one kind is told once a second
+    log = drive.fleet.log("wm_runtime")
+    assert "goal: bundle rover cannot plan for this image; it takes goals of kind pose" in log, log
+    assert "goal: it must have one position for each of no joint" in log
+    assert "goal: its frame is 'map', and tf2" in log
+
+
+def test_each_plan_tells_what_its_stages_took(drive: Drive):
+    told: list[DiagnosticArray] = []
+    subscription = drive.node.create_subscription(
+        DiagnosticArray, names.TIMING, told.append, qos.newest(10)
+    )
+    drive.send_place(1.0, 0.0)
+    assert drive.until(lambda _: len(told) > 10, 10.0), tell(drive)
+    drive.node.destroy_subscription(subscription)
+    (line,) = told[-1].status
+    stages = {item.key: float(item.value) for item in line.values}
+    assert {"encode", "advance"} <= set(stages)
+    assert all(0.0 <= ms < 1000.0 for ms in stages.values())
 
 
 def test_nobody_misses_it(drive: Drive):

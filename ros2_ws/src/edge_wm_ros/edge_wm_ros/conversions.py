@@ -1,8 +1,8 @@
 """Messages to the nouns of edge-wm and back: pure functions, no node, no clock.
 
     sensor message ──► Sample or a Reason          Trajectory ◄──► trajectory_msgs/JointTrajectory
-    PoseStamped ──► PoseGoal or a sentence         Setpoint   ◄──► trajectory_msgs/JointTrajectory
-                                                   GuardState ◄──► std_msgs/String, JSON
+    PoseStamped, JointState, Image ──► Goal        Setpoint   ◄──► trajectory_msgs/JointTrajectory
+        or a sentence                              GuardState ◄──► std_msgs/String, JSON
 
 Standard messages only. Two of them carry more than they have fields for:
 
@@ -38,7 +38,16 @@ from edge_wm.guard import GuardState, How, Knot
 from edge_wm.modes import Mode
 from edge_wm.reasons import Reason
 from edge_wm.robot import Robot, Stream
-from edge_wm.types import Array, Float64, PoseGoal, Sample, Setpoint, Trajectory
+from edge_wm.types import (
+    Array,
+    Float64,
+    ImageGoal,
+    JointGoal,
+    PoseGoal,
+    Sample,
+    Setpoint,
+    Trajectory,
+)
 
 SECOND_NS = 1_000_000_000
 MOST_POINTS = 10_000  # of a trajectory: 100 s at 100 Hz
@@ -91,7 +100,7 @@ def sample_of(message: Any, stream: Stream, received_ns: int, sequence: int) -> 
     return Sample(stream.name, time_ns(message.header.stamp), received_ns, sequence, data)
 
 
-def _image(message: Image | CompressedImage, stream: Stream) -> Array | None:
+def _image(message: Image | CompressedImage, stream: Stream | None) -> Array | None:
     """(height, width, 3) uint8 RGB, without a copy where the rows are packed."""
     if isinstance(message, CompressedImage):
         return _decoded(message)
@@ -237,6 +246,40 @@ def goal_of(
     c, s = math.cos(heading), math.sin(heading)
     turned = None if yaw is None else math.remainder(yaw + heading, math.tau)
     return PoseGoal(x + c * p.x - s * p.y, y + s * p.x + c * p.y, turned, odometry)
+
+
+def joint_goal_of(message: JointState, robot: Robot) -> JointGoal | str:
+    """The goal in the robot file's order of joints, or a sentence that says why it is refused."""
+    joints = [axis.name for axis in robot.axes if axis.kind == "position"]
+    names, positions = list(message.name), list(message.position)
+    if len(positions) != len(names) or sorted(names) != sorted(joints) or not joints:
+        found = ", ".join(names)[:100] or "none"
+        return (
+            f"goal: it must have one position for each of {', '.join(joints) or 'no joint'}, found "
+            f"{len(positions)} positions of {found}; send all of them"
+        )
+    wanted = dict(zip(names, positions, strict=True))
+    for axis in robot.axes:
+        value = wanted.get(axis.name, 0.0)
+        inside = axis.kind != "position" or axis.position_min <= value <= axis.position_max
+        if not inside or not math.isfinite(value):
+            return (
+                f"goal: {axis.name} must be {axis.position_min:g} to {axis.position_max:g}, found "
+                f"{value:g}; send one within the robot file's limits"
+            )
+    return JointGoal(np.array([wanted[joint] for joint in joints], np.float64))
+
+
+def image_goal_of(message: Image) -> ImageGoal | str:
+    """The goal that looks like this, or a sentence that says why it is refused."""
+    image = _image(message, None)
+    if image is None:
+        return (
+            "goal: the image must be rgb8, bgr8, rgba8 or bgra8 with whole rows, found "
+            f"{message.width} x {message.height} {message.encoding[:20]!r} of {len(message.data)} "
+            "bytes"
+        )
+    return ImageGoal(image)
 
 
 # ---- trajectories ---------------------------------------------------------------------------

@@ -7,10 +7,13 @@ MODE = "/edge_wm/mode"  # std_msgs/String, latched: the guard's mode
 ESTOP = "/edge_wm/estop"  # std_msgs/Bool: true is an emergency stop; false changes nothing
 HEARTBEAT = "/edge_wm/supervisor/heartbeat"  # std_msgs/Header
 GOAL = "/goal_pose"  # geometry_msgs/PoseStamped, as RViz sends it
+GOAL_JOINTS = "/goal_joints"  # sensor_msgs/JointState
+GOAL_IMAGE = "/goal_image"  # sensor_msgs/Image
 CMD_VEL = "/cmd_vel"
 
 TRAJECTORY = "/wm_runtime/trajectory"  # trajectory_msgs/JointTrajectory
 RUNTIME_STATUS = "/wm_runtime/status"  # std_msgs/String, JSON, every plan tick: its heartbeat
+TIMING = "/wm_runtime/timing"  # diagnostic_msgs/DiagnosticArray: each plan's stages, ms
 BASE_PATH = "/wm_runtime/base_path"  # nav_msgs/Path, predicted
 BELIEF = "/wm_runtime/belief"  # edge_wm_msgs/BeliefSummary, where that package is installed
 IMAGINED = "/wm_runtime/imagined"  # sensor_msgs/Image: decoded futures side by side

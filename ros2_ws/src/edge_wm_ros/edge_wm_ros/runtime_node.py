@@ -1,7 +1,8 @@
 """wm_runtime: the plan tick. It has the model, may crash, and commands nothing.
 
     sensors ──► push            every plan period: trajectory (to the guard), status, base_path
-    /goal_pose ──► goal         every tenth: imagined (decoded futures side by side)
+    /goal_pose, /goal_joints,   every tenth: imagined (decoded futures side by side)
+    /goal_image ──► goal        timing: how long each stage of the plan took
     the guard's state ──► hear
 
 `configure` verifies the bundle against the robot file, loads the model, checks it against its
@@ -21,9 +22,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Path as PathMessage
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -41,17 +43,20 @@ from edge_wm.runtime import ModelDriver, RunSettings, Runtime, planner_settings
 from edge_wm.runtime.planning import BUDGET_SHARE, plan_tick
 from edge_wm.runtime.remote import RemoteGuard
 from edge_wm.ticking import SWITCH_INTERVAL_S, Deadlines, ticks
-from edge_wm.types import PoseGoal, Trajectory
+from edge_wm.types import Goal, ImageGoal, JointGoal, PoseGoal, Trajectory
 from edge_wm.world_model import WorldModel
 from edge_wm_ros import names, qos
 from edge_wm_ros.conversions import (
     goal_of,
+    image_goal_of,
+    joint_goal_of,
     report_of,
     stamp_of,
     state_of,
     time_ns,
     trajectory_message,
 )
+from edge_wm_ros.frames import Frames
 from edge_wm_ros.managed import ERROR, OK, WARN, ManagedNode, status
 from edge_wm_ros.parameters import RuntimeSettings, declare, read
 from edge_wm_ros.sensors import Sensors
@@ -60,6 +65,7 @@ from edge_wm_ros.summaries import belief_message, message_types
 
 GOAL_OLD_NS = 10_000_000_000  # a goal with an older stamp is yesterday's
 PATH_KNOT_EVERY_NS = 100_000_000
+KINDS = {PoseGoal: "pose", JointGoal: "joint position", ImageGoal: "image"}
 
 
 class RuntimeNode(ManagedNode):
@@ -77,7 +83,7 @@ class RuntimeNode(ManagedNode):
         self._thread: threading.Thread | None = None
         self._end = threading.Event()
         self._deadlines = Deadlines()
-        self._goal: PoseGoal | None = None
+        self._goal: Goal | None = None
         self._goals_refused = 0
         self._states_refused = 0
         self._stages: dict[str, float] = {}  # ms, of the last plan
@@ -124,6 +130,7 @@ class RuntimeNode(ManagedNode):
             compressed=settings.compressed,
         )
         self._statuses = self.create_publisher(String, names.RUNTIME_STATUS, qos.newest())
+        self._timings = self.create_publisher(DiagnosticArray, names.TIMING, qos.newest())
         self._paths = self.create_publisher(PathMessage, names.BASE_PATH, qos.newest())
         self._images = self.create_publisher(Image, names.IMAGINED, qos.newest())
         kinds = message_types()
@@ -135,7 +142,12 @@ class RuntimeNode(ManagedNode):
                 String, names.GUARD_STATE, self._on_state, qos.stream(setpoint_ns)
             ),
             self.create_subscription(PoseStamped, names.GOAL, self._on_goal, qos.newest()),
+            self.create_subscription(
+                JointState, names.GOAL_JOINTS, self._on_joint_goal, qos.newest()
+            ),
+            self.create_subscription(Image, names.GOAL_IMAGE, self._on_image_goal, qos.newest()),
         ]
+        self._frames = Frames(self)
         self._reload = self.create_service(Trigger, "~/reload_bundle", self._on_reload)
 
     def activate(self) -> None:
@@ -173,6 +185,7 @@ class RuntimeNode(ManagedNode):
             )
             self._stages = {name: ns / 1e6 for name, ns in end.stages.items()}
             self._tell(runtime, end)
+            self._tell_timing(end)
             if prediction is not None:
                 self._show(prediction)
 
@@ -210,6 +223,14 @@ class RuntimeNode(ManagedNode):
         way = driven_path(end.trajectory, pose)
         if way is not None:
             self._paths.publish(self._path(end.trajectory, way))
+
+    def _tell_timing(self, end: PlanEnd) -> None:
+        message = DiagnosticArray()
+        message.header.stamp = stamp_of(end.trajectory.stamp_ns if end.trajectory else end.now_ns)
+        whole = end.reason.name if end.reason else "planned"
+        stages = {name: f"{ms:.3f}" for name, ms in self._stages.items()}
+        message.status = [status("wm_runtime: stages, ms", OK, whole, **stages)]
+        self._timings.publish(message)
 
     def _path(self, trajectory: Trajectory, way: Any) -> PathMessage:
         assert self._runtime is not None
@@ -254,15 +275,39 @@ class RuntimeNode(ManagedNode):
 
     def _on_goal(self, message: PoseStamped) -> None:
         assert self._runtime is not None
-        now_ns = self.now_ns()
+        robot, now_ns = self._runtime.robot, self.now_ns()
         given_ns = time_ns(message.header.stamp)
         if given_ns and abs(now_ns - given_ns) > GOAL_OLD_NS:
-            goal: PoseGoal | str = (
+            return self._take_goal(
                 f"goal: its stamp is {abs(now_ns - given_ns) / 1e9:.1f} s away from now, at most "
                 f"{GOAL_OLD_NS / 1e9:g} s are allowed; send it again"
             )
-        else:
-            goal = goal_of(message, self._runtime.robot, self._runtime.pose())
+        pose_stream, place = robot.pose_stream, message
+        if pose_stream is not None:
+            base = robot.base.frame if robot.base else "base_link"
+            if message.header.frame_id not in (pose_stream.frame, base):
+                found = self._frames.within(pose_stream.frame, message, now_ns)
+                if isinstance(found, str):
+                    return self._take_goal(found)
+                place = found
+        return self._take_goal(goal_of(place, robot, self._runtime.pose()))
+
+    def _on_joint_goal(self, message: JointState) -> None:
+        assert self._runtime is not None
+        self._take_goal(joint_goal_of(message, self._runtime.robot))
+
+    def _on_image_goal(self, message: Image) -> None:
+        self._take_goal(image_goal_of(message))
+
+    def _take_goal(self, goal: Goal | str) -> None:
+        assert self._driver is not None
+        model = self._driver.model
+        if not isinstance(goal, str) and model.check_goal(goal) is not None:
+            kinds = ", ".join(model.manifest.goal_kinds) or "none"
+            goal = (
+                f"goal: bundle {model.manifest.name} cannot plan for this {KINDS[type(goal)]}; it "
+                f"takes goals of kind {kinds}"
+            )
         if isinstance(goal, str):
             self._goals_refused += 1
             self.get_logger().warning(goal, throttle_duration_sec=1.0)
