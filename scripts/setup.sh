@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Sets this checkout up: scripts/setup.sh run | test | bench | tflite | ros | colcon | arm | bench-arm
+# Sets this checkout up:
+#   scripts/setup.sh run | test | bench | tflite | ros | jazzy | colcon | arm | bench-arm
 #
 #   run        .venv with what `edge-wm run` needs, and the compiled module
 #   test       the same, and what the suite needs
 #   bench      the same, and the other engines that `make bench` compares with
 #   tflite     .venv-tflite: tflite-runtime 2.14, which needs Python 3.10 or 3.11 and numpy < 2
 #   ros        .venv-ros: rclpy with Fast DDS from PyPI (x86-64), and the ROS packages of ros2_ws
+#   jazzy      .venv-jazzy: the same with the wheels of Jazzy, for the suite
 #   colcon     .venv-colcon: colcon and rosidl from PyPI, to build ros2_ws as a ROS user does
 #   arm        a compiler and an emulator for 64-bit ARM; part of `test`
 #   bench-arm  the same, and llvm-mca
@@ -167,15 +169,22 @@ set_up_ros() {
         say "rclpy is on PyPI for x86-64 only; on this machine ROS 2 comes from apt: not set up"
         return
     fi
-    works .venv-ros || make_venv .venv-ros "$(.venv/bin/python -c 'import sys; \
+    ros_venv .venv-ros run,ros-pypi,ros-peers,dev
+}
+set_up_jazzy() {
+    [ -x .venv-ros/bin/python ] || return 0  # said above why
+    ros_venv .venv-jazzy run,ros-pypi-jazzy,dev
+}
+ros_venv() {  # FOLDER EXTRAS
+    works "$1" || make_venv "$1" "$(.venv/bin/python -c 'import sys; \
 print(getattr(sys, "_base_executable", sys.executable))')"
     # empy, which the wheels need, is built from its source
-    .venv-ros/bin/python -c 'import wheel' 2>/dev/null ||
-        .venv-ros/bin/python -m pip install -q --disable-pip-version-check wheel 'setuptools<80'
-    install_packages .venv-ros run,ros-pypi,ros-peers,dev -c constraints.txt
-    if ! .venv-ros/bin/python -c 'import edge_wm_ros' 2>/dev/null; then
-        say "installing the ROS package edge_wm_ros"
-        .venv-ros/bin/python -m pip install -q --disable-pip-version-check --no-deps \
+    "$1/bin/python" -c 'import wheel' 2>/dev/null ||
+        "$1/bin/python" -m pip install -q --disable-pip-version-check wheel 'setuptools<80'
+    install_packages "$1" "$2" -c constraints.txt
+    if ! "$1/bin/python" -c 'import edge_wm_ros' 2>/dev/null; then
+        say "installing the ROS package edge_wm_ros in $1"
+        "$1/bin/python" -m pip install -q --disable-pip-version-check --no-deps \
             -e ros2_ws/src/edge_wm_ros
     fi
 }
@@ -195,8 +204,10 @@ case "${1:-}" in
     bench) set_up_venv run,litert,dev,bench ;;
     tflite) set_up_tflite ;;
     ros) set_up_venv run; set_up_ros ;;
+    jazzy) set_up_jazzy ;;
     colcon) set_up_colcon ;;
     arm) install_arm_tools ;;
     bench-arm) install_arm_tools llvm-mca ;;
-    *) fail "usage: scripts/setup.sh run | test | bench | tflite | ros | colcon | arm | bench-arm" ;;
+    *) fail "usage: scripts/setup.sh run | test | bench | tflite | ros | jazzy | colcon | arm | \
+bench-arm" ;;
 esac

@@ -430,7 +430,8 @@ def test_a_joint_goal_is_in_the_robot_files_order():
         ),
         (
             ARM, ["shoulder", "elbow"], [math.nan, 0.0],
-            "goal: shoulder must be -2.6 to 2.6, found nan; send one within the robot file's limits",
+            "goal: shoulder must be -2.6 to 2.6, found nan; send one within the robot file's "
+            "limits",
         ),
         (
             ROVER, ["left_wheel"], [0.1],
