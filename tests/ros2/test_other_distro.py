@@ -1,4 +1,4 @@
-"""Tests that a process of another ROS 2 distro (.venv-jazzy) and one of this exchange trajectories."""
+"""Tests that processes of two ROS 2 distros (this and .venv-jazzy) exchange trajectories."""
 
 from __future__ import annotations
 
@@ -81,6 +81,6 @@ def test_trajectories_there_and_back():
     expected = replace(sent, sequence=sent.sequence + 1)
     for name in Trajectory.__dataclass_fields__:
         ours, theirs = getattr(expected, name), getattr(back[-1], name)
-        assert (ours == theirs) if not hasattr(ours, "tolist") else (
-            ours.tolist() == theirs.tolist()
+        assert (
+            (ours == theirs) if not hasattr(ours, "tolist") else (ours.tolist() == theirs.tolist())
         ), name

@@ -30,6 +30,7 @@ ARGUMENTS = {
     "simulated": (bool, "true", "Start wm_sim as the robot; false where real drivers run."),
     "seed": (int, "", "World, sensor noise and planner."),
     "shadow": (bool, "", "Do everything but send setpoints."),
+    "output": (str, "", "bridge, twist_stamped, twist or joint_trajectory: where setpoints go."),
     "candidates": (int, "", "Candidates an iteration; 0: the bundle's."),
     "backend": (str, "", "Which engine runs the model: auto, native, onnxruntime, ..."),
     "bundle": (str, "", "Path of the bundle; absent: the one shipped for the robot."),
@@ -39,6 +40,7 @@ ARGUMENTS = {
 }
 OF_THE_LAUNCH = ("simulated", "viz", "parameters")  # the others are nodes' parameters
 PARAMETER_OF = {"record": "folder"}  # where the argument has another name
+FOLLOWS_OUTPUT = {"bridge", "input"}  # what the supervisor waits for, and what drives wm_sim
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -66,6 +68,8 @@ def nodes(context) -> list[Node]:
     file = parameter_file(given)
     listed = processes(**{name: value for name, value in given.items() if name != "parameters"})
     chosen = {PARAMETER_OF.get(n, n) for n in given if n not in OF_THE_LAUNCH}
+    if "output" in chosen:
+        chosen |= FOLLOWS_OUTPUT
     made = []
     for process in listed:
         values = dict(process.parameters)

@@ -53,6 +53,7 @@ SECOND_NS = 1_000_000_000
 MOST_POINTS = 10_000  # of a trajectory: 100 s at 100 Hz
 MOST_AXES = 64
 FARTHEST_GOAL = 10_000.0  # m
+BRAKE_POINT_S = 0.01  # between two points of a braking suffix for a stock controller
 ROUNDING = 1e-6  # rad/s or m/s, above a limit
 ANGLE_TOLERANCE = 1e-3  # rad, of a scan's first and last beam against the robot file
 _TRAJECTORY_LABEL = re.compile(r"epoch=(\d{1,12}) sequence=(\d{1,18}) brake=(\d{1,9})")
@@ -447,6 +448,46 @@ def twist_of(setpoint: Setpoint, robot: Robot) -> TwistStamped:
     newest = dict(zip(setpoint.axes, setpoint.velocity[-1].tolist(), strict=True))
     message.twist.linear.x = newest.get("base.vx", 0.0)
     message.twist.angular.z = newest.get("base.wz", 0.0)
+    return message
+
+
+def controller_message(setpoint: Setpoint) -> JointTrajectory:
+    """A setpoint for a stock joint_trajectory_controller: its knots, then the braking suffix.
+
+    Such a controller has no dead-man: it plays what it was given to the end. So every message ends
+    at rest, and the next one replaces it before the braking begins. Positions continue at the last
+    knot's velocity until `valid_until`, then each axis slows down by its braking deceleration.
+    """
+    message = JointTrajectory()
+    message.header.stamp = stamp_of(setpoint.apply_at_ns)
+    message.joint_names = list(setpoint.axes)
+    message.points = [
+        JointTrajectoryPoint(
+            positions=setpoint.position[i].tolist(),
+            velocities=setpoint.velocity[i].tolist(),
+            time_from_start=duration_of(int(setpoint.times_ns[i]) - setpoint.apply_at_ns),
+        )
+        for i in range(1, len(setpoint.times_ns))
+    ]
+    velocity, deceleration = setpoint.velocity[-1], setpoint.brake_deceleration
+    last_ns, begin_ns = int(setpoint.times_ns[-1]), setpoint.valid_until_ns
+    begin = setpoint.position[-1] + velocity * ((begin_ns - last_ns) * 1e-9)
+    to_rest_s = np.abs(velocity) / deceleration
+    steps = max(1, math.ceil(float(to_rest_s.max()) / BRAKE_POINT_S))
+    for step in range(0 if begin_ns > last_ns else 1, steps + 1):
+        since = step * BRAKE_POINT_S
+        gone = np.minimum(since, to_rest_s)
+        speed = np.where(since < to_rest_s, np.abs(velocity) - deceleration * since, 0.0)
+        way = np.abs(velocity) * gone - 0.5 * deceleration * gone**2
+        message.points.append(
+            JointTrajectoryPoint(
+                positions=(begin + np.sign(velocity) * way).tolist(),
+                velocities=(np.sign(velocity) * speed).tolist(),
+                time_from_start=duration_of(
+                    begin_ns - setpoint.apply_at_ns + round(since * SECOND_NS)
+                ),
+            )
+        )
     return message
 
 

@@ -34,6 +34,7 @@ from edge_wm.ticking import SWITCH_INTERVAL_S, Deadlines, ticks
 from edge_wm.types import Setpoint, Verdict
 from edge_wm_ros import names, qos
 from edge_wm_ros.conversions import (
+    controller_message,
     report_text,
     setpoint_message,
     trajectory_of,
@@ -46,7 +47,7 @@ from edge_wm_ros.spinning import main
 
 AT_REST_WITHIN_S = 2.0  # after a stop; more than any robot file's braking takes
 Told = TypeVar("Told")
-OUTPUTS = ("bridge", "twist_stamped", "twist")
+OUTPUTS = ("bridge", "twist_stamped", "twist", "joint_trajectory")
 RESETTABLE = (
     Reason.runtime_silent, Reason.bridge_silent, Reason.supervisor_silent, Reason.input_lost,
     Reason.estop_pressed, Reason.tracking_error,
@@ -92,10 +93,17 @@ class GuardNode(ManagedNode):
                 f"parameter output: must be one of {', '.join(OUTPUTS)}, found {settings.output!r}"
             )
         robot = load_robot(find_robot(settings.robot))
-        if settings.output != "bridge" and robot.base is None:
+        if settings.output == "joint_trajectory":
+            others = [axis.name for axis in robot.axes if axis.kind != "position"]
+            if others:
+                raise UsageError(
+                    f"parameter output: joint_trajectory needs axes of kind position only, and of "
+                    f"{robot.name} {', '.join(others)} are not; use another output"
+                )
+        elif settings.output != "bridge" and robot.base is None:
             raise UsageError(
                 f"parameter output: {settings.output} needs a robot with a base, and "
-                f"{robot.name} has none; use bridge"
+                f"{robot.name} has none; use bridge or joint_trajectory"
             )
         watched = {
             who: getattr(settings, f"{who}_silence_ms") * 1_000_000
@@ -120,10 +128,12 @@ class GuardNode(ManagedNode):
         self._setpoints = self.create_publisher(
             JointTrajectory, names.SETPOINT, qos.stream(period_ns)
         )
-        self._twists: Any = None
-        if settings.output != "bridge":
+        self._outlet: Any = None  # beside the bridge's
+        if settings.output == "joint_trajectory":
+            self._outlet = self.create_publisher(JointTrajectory, names.CONTROLLER, qos.newest())
+        elif settings.output != "bridge":
             kind = TwistStamped if settings.output == "twist_stamped" else Twist
-            self._twists = self.create_publisher(kind, names.CMD_VEL, qos.newest())
+            self._outlet = self.create_publisher(kind, names.CMD_VEL, qos.newest())
         self._states = self.create_publisher(String, names.GUARD_STATE, qos.stream(period_ns))
         self._acceptances = self.create_publisher(String, names.ACCEPTANCE, qos.newest(10))
         self._modes = self.create_publisher(String, names.MODE, qos.latched())
@@ -191,10 +201,15 @@ class GuardNode(ManagedNode):
 
     def _send(self, setpoint: Setpoint) -> None:
         self._setpoints.publish(setpoint_message(setpoint))
-        if self._twists is not None:
-            assert self._guarding is not None
+        if self._outlet is None:
+            return
+        assert self._guarding is not None
+        kind = self._outlet.msg_type
+        if kind is JointTrajectory:
+            self._outlet.publish(controller_message(setpoint))
+        else:
             twist = twist_of(setpoint, self._guarding.robot)
-            self._twists.publish(twist if self._twists.msg_type is TwistStamped else twist.twist)
+            self._outlet.publish(twist if kind is TwistStamped else twist.twist)
 
     def _tell_state(self, guarding: Guarding, verdict: Verdict) -> None:
         now_ns = verdict.now_ns

@@ -10,6 +10,7 @@ GOAL = "/goal_pose"  # geometry_msgs/PoseStamped, as RViz sends it
 GOAL_JOINTS = "/goal_joints"  # sensor_msgs/JointState
 GOAL_IMAGE = "/goal_image"  # sensor_msgs/Image
 CMD_VEL = "/cmd_vel"
+CONTROLLER = "/joint_trajectory_controller/joint_trajectory"  # trajectory_msgs/JointTrajectory
 
 TRAJECTORY = "/wm_runtime/trajectory"  # trajectory_msgs/JointTrajectory
 RUNTIME_STATUS = "/wm_runtime/status"  # std_msgs/String, JSON, every plan tick: its heartbeat

@@ -59,7 +59,9 @@ class GuardSettings:
     )
     shadow: bool = setting(False, "Do everything but send setpoints.")
     output: str = setting(
-        "bridge", "Where setpoints go: bridge, twist_stamped or twist (both to /cmd_vel)."
+        "bridge",
+        "Where setpoints go: bridge, twist_stamped or twist (both to /cmd_vel), or "
+        "joint_trajectory (to a stock joint_trajectory_controller).",
     )
 
 

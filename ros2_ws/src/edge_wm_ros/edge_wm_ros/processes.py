@@ -38,7 +38,8 @@ def processes(
 ) -> list[Process]:
     """What to start for a robot, in this order.
 
-    output: where the guard's setpoints go: bridge, or, without one, twist_stamped or twist.
+    output: where the guard's setpoints go: bridge, or, without one, twist_stamped, twist or
+    joint_trajectory.
     record: a folder for dumps of the ring buffer; empty: no recorder. viz: markers and transforms
     for RViz and Foxglove. extra: further parameters by node.
     """
