@@ -58,6 +58,7 @@ class Reason(IntEnum):
     bridge_silent = 81
     guard_silent = 82
     input_lost = 83
+    clock_jumped = 84
     link_wrong_schema = 90
     link_wrong_session = 91
     link_repeated = 92
@@ -331,6 +332,11 @@ EXPLANATIONS: dict[Reason, Explanation] = {
         sentence="A sensor that the guard needs was away for so long that the robot does not go on by itself.",
         cause="A driver or its cable died; a short gap only brakes.",
         check="Look at which stream was stale; mend it; then reset the fault.",
+    ),
+    Reason.clock_jumped: Explanation(
+        sentence="The clock went back, so nothing that was planned or measured has a known time any more.",
+        cause="A time server corrected this computer's clock, or the simulation or bag was started over.",
+        check="Let the clock settle (chrony's makestep at boot, not later), then restart all nodes.",
     ),
     Reason.link_wrong_schema: Explanation(
         sentence="The device speaks another version of the link's messages than this program.",

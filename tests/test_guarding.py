@@ -313,3 +313,30 @@ def test_a_guard_that_is_not_heard_is_not_planned_for(halves: Halves, simulation
         halves.runtime.push(sample)
     assert halves.runtime.begin(later_ns, simulation.goal) is Reason.not_active
     assert halves.runtime.mode is Mode.idle
+
+
+@pytest.mark.parametrize(
+    ("back_ms", "jumped"), [(0, False), (50, False), (51, True), (10_000, True)]
+)
+def test_a_guard_whose_clock_went_back_says_nothing_more(
+    halves: Halves, simulation: RoverSimulation, back_ms: int, jumped: bool
+):
+    ready(halves, simulation)
+    drive_halves(halves, simulation, 1.5)
+    guarding, now_ns = halves.guarding, simulation.now_ns
+    last = guarding.step(now_ns)
+    assert speed(simulation) > 0.1
+    verdict = guarding.step(now_ns - back_ms * MS)
+    assert guarding.clock_jumped == jumped
+    assert (guarding.fault is Reason.clock_jumped) == jumped
+    if not jumped:
+        return
+    assert verdict.mode is Mode.fault
+    assert verdict.reasons == (Reason.clock_jumped,)
+    assert verdict.setpoint is last.setpoint  # which is not to be sent
+    # Neither time nor a person brings it back.
+    assert not guarding.reset(Reason.clock_jumped, now_ns)
+    with pytest.raises(RefusedError, match=r"mode fault is latched \(clock_jumped\); reset it"):
+        guarding.activate(now_ns + 20_000 * MS)
+    guarding.step(now_ns + 20_000 * MS)
+    assert guarding.clock_jumped

@@ -10,6 +10,10 @@ that stays away, latches a fault. The robot brakes at once in both cases; the la
 that nothing moves again because a process was restarted or a cable plugged in: a person resets
 the named fault, then activates.
 
+A clock that goes back makes every time that the guard holds meaningless: it would repeat its last
+command until that time comes again. It says nothing more then, so that the device brakes by
+itself, and stays so until it is made anew.
+
 Like `Runtime` it is passive: no thread, no clock, one lock.
 """
 
@@ -68,6 +72,7 @@ class Guarding:
         restarted does not use an epoch again.
         """
         self.robot = robot
+        self.clock_jumped = False  # then nothing may be sent any more
         self.counts = GuardCounts()
         self._lock = threading.Lock()
         self._guard = Guard(robot, first_epoch=first_epoch)
@@ -79,6 +84,7 @@ class Guarding:
         self._instances: dict[str, str] = {}
         self._lost_since_ns: int | None = None
         self._fault: Reason | None = None
+        self._verdict: Verdict | None = None  # of the last tick
 
     def push(self, sample: Sample) -> None:
         """A sample arrived."""
@@ -108,8 +114,15 @@ class Guarding:
             return acceptance
 
     def step(self, now_ns: int) -> Verdict:
-        """One setpoint tick."""
+        """One setpoint tick. Its setpoint may be sent unless `clock_jumped`."""
         with self._lock:
+            before = self._verdict
+            if before is not None and now_ns < before.now_ns - self.robot.dead_man_ns:
+                self._latch(Reason.clock_jumped, now_ns)
+                self._fault, self.clock_jumped = Reason.clock_jumped, True
+            if self.clock_jumped and before is not None:
+                mode, why = self._guard.mode, (Reason.clock_jumped,)
+                return Verdict(now_ns, mode, before.setpoint, why, 0.0)
             if self._guard.activated:
                 for who, limit_ns in self._silence_ns.items():
                     if now_ns - self._heard_ns.get(who, GONE_NS) > limit_ns:
@@ -123,6 +136,7 @@ class Guarding:
                 self._lost_since_ns = None
             self.counts.steps += 1
             self.counts.reasons.update(verdict.reasons)
+            self._verdict = verdict
             return verdict
 
     def activate(self, now_ns: int) -> int:
@@ -172,7 +186,7 @@ class Guarding:
     def reset(self, fault: Reason, now_ns: int) -> bool:
         """An operator resets the latched `fault`. False if another one, or none, is latched."""
         with self._lock:
-            if self._guard.mode not in LATCHED or self._fault is not fault:
+            if self._guard.mode not in LATCHED or self._fault is not fault or self.clock_jumped:
                 return False
             self._fault = None
             return self._guard.request(Mode.idle, "operator", now_ns)
@@ -202,6 +216,8 @@ class Guarding:
         return {name: s.reason for name, s in seen.items() if s.reason is not None}
 
     def _latch(self, reason: Reason, now_ns: int) -> None:
+        if self._guard.mode is Mode.idle:  # from which no fault can come: go on to where it can
+            self._guard.request(Mode.self_test, "supervisor", now_ns)
         if self._guard.request(Mode.fault, "supervisor", now_ns, reason):
             self._fault = reason
 

@@ -50,7 +50,7 @@ Told = TypeVar("Told")
 OUTPUTS = ("bridge", "twist_stamped", "twist", "joint_trajectory")
 RESETTABLE = (
     Reason.runtime_silent, Reason.bridge_silent, Reason.supervisor_silent, Reason.input_lost,
-    Reason.estop_pressed, Reason.tracking_error,
+    Reason.estop_pressed, Reason.tracking_error, Reason.clock_jumped,
 )  # fmt: skip
 
 
@@ -195,7 +195,7 @@ class GuardNode(ManagedNode):
         period_ns = guarding.robot.setpoint_period_ns
         for now_ns in ticks(period_ns, self._deadlines, self._end, self.now_ns):
             verdict = guarding.step(now_ns)
-            if not settings.shadow:
+            if not settings.shadow and not guarding.clock_jumped:
                 self._send(verdict.setpoint)
             self._tell_state(guarding, verdict)
 
@@ -287,7 +287,9 @@ class GuardNode(ManagedNode):
             response.success = self._guarding.reset(fault, self.now_ns())
             latched = self._guarding.fault
             response.message = f"{fault.name} was reset; enable the robot to go on"
-            if not response.success:
+            if self._guarding.clock_jumped:
+                response.message = "the clock went back: clean wm_guard up and configure it anew"
+            elif not response.success:
                 response.message = (
                     f"{fault.name} is not latched; latched is {latched.name if latched else 'none'}"
                 )
