@@ -31,6 +31,7 @@ FLOORS: Mapping[int, frozenset[str]] = {
         {
             "evaluation",
             "replay",
+            "open_loop",
             "report",
             "doctor",
             "provision",
