@@ -16,11 +16,14 @@ from rosbags.typesys import Stores, get_typestore
 from typer.testing import CliRunner
 
 from edge_wm.cli import app
-from edge_wm.errors import UsageError
+from edge_wm.errors import MismatchError, UsageError
 from edge_wm.open_loop import open_loop
+from edge_wm.quantize.data import read_data
+from edge_wm.robot import find_robot, load_robot
 from edge_wm.runtime import RunSettings, Runtime
 from edge_wm.simulation import RoverSimulation
 from edge_wm.types import PoseGoal, Sample
+from edge_wm.world_model import WorldModel
 
 STORE = get_typestore(Stores.ROS2_KILTED)
 SECONDS = 6.0
@@ -200,3 +203,39 @@ def test_a_wrong_request_is_a_sentence(bag: Path, arguments: list[str], sentence
     with pytest.raises(UsageError) as error:
         CliRunner().invoke(app, ["replay", str(bag), *arguments], catch_exceptions=False)
     assert str(error.value) == sentence.format(bag=bag)
+
+
+def test_moments_of_a_bag_hold_what_the_robot_then_did(bag: Path):
+    """Integrating the actions that acted leads to where the odometry says that it came."""
+    manifest = bundle().manifest
+    read = WorldModel(bundle(), rover(), backend="first").mean_action
+    data = read_data(bundle(), [bag], read, rover())
+    assert (data.sources[0].kind, data.sources[0].name) == ("bag", "drive")
+    assert data.starts >= 32
+    (run,) = data.runs
+    checked = 0
+    for moment in run:
+        if moment.actions is None:
+            continue
+        later_ns = moment.observation.stamp_ns + manifest.horizon * manifest.step_ns
+        found = [m for m in run if abs(m.observation.stamp_ns - later_ns) < 26_000_000]
+        for later in found[:1]:
+            way = float(moment.actions[:, 0].sum()) * manifest.step_ns * 1e-9
+            x0, y0, yaw0 = moment.observation.streams["odometry"].sample.data[:3]
+            x1, y1, yaw1 = later.observation.streams["odometry"].sample.data[:3]
+            turned = float(moment.actions[:, 1].sum()) * manifest.step_ns * 1e-9
+            assert turned == pytest.approx(math.remainder(yaw1 - yaw0, math.tau), abs=0.06)
+            assert math.hypot(x1 - x0, y1 - y0) <= abs(way) + 0.04
+            checked += 1
+    assert checked > 20
+
+
+def test_a_bag_is_calibrated_on_only_when_its_robot_is_named(bag: Path):
+    read = WorldModel(bundle(), rover(), backend="first").mean_action
+    with pytest.raises(UsageError) as error:
+        read_data(bundle(), [bag], read)
+    assert str(error.value) == (
+        f"--data {bag}: must be a recording of a run (.mcap), an .npz file, or, with --robot, a bag"
+    )
+    with pytest.raises(MismatchError, match="needs stream 'camera'; robot file arm has only"):
+        read_data(bundle(), [bag], read, load_robot(find_robot("arm")))

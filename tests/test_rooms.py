@@ -26,7 +26,7 @@ FLOORS: Mapping[int, frozenset[str]] = {
         {"opening", "backends", "synchronizer", "odometry", "planner", "trajectory", "guard"}
     ),
     3: frozenset({"world_model", "compiler", "guarding"}),
-    4: frozenset({"runtime", "simulation", "authoring", "importers", "deploy"}),
+    4: frozenset({"runtime", "simulation", "authoring", "bags", "importers", "deploy"}),
     5: frozenset(
         {
             "evaluation",

@@ -36,14 +36,19 @@ def quantize(
         list[Path] | None,
         typer.Option(
             "--data",
-            metavar="RUN.mcap|SAMPLES.npz",
-            help="What to measure on; may be repeated. A recording of `edge-wm run`; or an .npz "
+            metavar="RUN.mcap|BAG|SAMPLES.npz",
+            help="What to measure on; may be repeated. A recording of `edge-wm run`; a rosbag2 of "
+            "the robot's sensors (with --robot); or an .npz "
             "with, for each model step a row, arrays named after the graphs' input tensors: each "
             "input of `encoder`, the action of `dynamics` (in the graph's numbers), and optionally "
             "the goal (for the rover: camera, odometry, action, goal; the error about a missing "
             "array lists those of your bundle). Without it, the bundle's reference inputs "
             "and seeded random actions, which says less.",
         ),
+    ] = None,
+    robot: Annotated[
+        str | None,
+        typer.Option("--robot", metavar="NAME|FILE", help="Whose sensors the bags hold."),
     ] = None,
     keep: Annotated[
         list[str] | None,
@@ -93,8 +98,9 @@ def quantize(
     if episodes:
         _require_rover(opened)
     signing = signing_key(key)
+    bags_of = None if robot is None else load_robot(find_robot(robot))
     with _progress() as tell:
-        result = measure(opened, tuple(data or ()), settings, progress=tell)
+        result = measure(opened, tuple(data or ()), settings, bags_of=bags_of, progress=tell)
         if episodes:
             driven = _closed_loop(result, episodes, signing, tell)
             result = replace(result, card=result.card | {"closed_loop": driven})

@@ -30,6 +30,7 @@ from edge_wm.quantize.data import Data, npz_names, read_data
 from edge_wm.quantize.layers import Layer, Programs
 from edge_wm.quantize.measure import Measurement, Progress, sensitivities
 from edge_wm.quantize.writing import Written, write_float32, write_quantized
+from edge_wm.robot import Robot
 from edge_wm.types import Float32
 from edge_wm.world_model import WorldModel
 
@@ -74,9 +75,12 @@ def quantize(
     paths: Sequence[Path] = (),
     settings: Settings | None = None,
     *,
+    bags_of: Robot | None = None,
     progress: Progress = lambda what, done, of: None,
 ) -> Quantized:
     """Choose the layers of a bundle that become int8, measured on the data in `paths`.
+
+    bags_of: the robot that bags among them were recorded of.
 
     Raises: UsageError, MismatchError and RefusedError (the data, an unknown layer, a layer that is
     constant or saturated, a bound that cannot be met), ModelError, BackendError, FormatError.
@@ -98,7 +102,7 @@ def quantize(
         )
     progress("reading data", 0, 1)
     any_frame = WorldModel.of_graphs(manifest, programs.graphs(()), ())
-    data = read_data(bundle, paths, any_frame.mean_action)
+    data = read_data(bundle, paths, any_frame.mean_action, bags_of)
     progress("imagining in float32", 0, 1)
     measurement = Measurement(programs, data)
     _require_alive(measurement, layers)

@@ -2,6 +2,8 @@
 
     a recording of `edge-wm run`    its samples, synchronized anew at every plan tick; the
                                     setpoints that were sent; the goal of the tick
+    a bag of the robot's sensors    the same from what anybody recorded, by the motion that was
+                                    measured; the goal is where it ended
     an .npz                         arrays named after the graphs' input tensors, one row a model
                                     step (see `npz_names`)
     nothing                         the bundle's reference inputs and seeded random actions: this
@@ -25,11 +27,20 @@ from typing import Protocol
 
 import numpy as np
 
+from edge_wm.bags import bag_samples, measured_motion
 from edge_wm.bundle import Bundle, Manifest, check_fit
 from edge_wm.bundle.container import read_file
 from edge_wm.bundle.manifest import Input
-from edge_wm.errors import MismatchError, RefusedError, UsageError
+from edge_wm.errors import (
+    MismatchError,
+    RecordingError,
+    RefusedError,
+    SystemTroubleError,
+    UsageError,
+)
+from edge_wm.guarding.senses import Senses
 from edge_wm.recording import PlanBegin, Recording, Step, open_recording
+from edge_wm.recording.bag import bag_files
 from edge_wm.robot import Axis, Robot, parse_robot
 from edge_wm.synchronizer import Synchronizer
 from edge_wm.types import (
@@ -76,7 +87,7 @@ class Source:
     """A file, or the bundle itself, that moments come from."""
 
     name: str
-    kind: str  # "recording", "npz" or "reference inputs"
+    kind: str  # "recording", "bag", "npz" or "reference inputs"
     sha256: str
     moments: int
 
@@ -111,8 +122,15 @@ class Data:
         return hashlib.sha256(bytes.fromhex(together)).hexdigest()
 
 
-def read_data(bundle: Bundle, paths: Sequence[Path], mean_action: MeanAction) -> Data:
-    """The data in recordings and .npz files, or without any that of the bundle itself.
+def read_data(
+    bundle: Bundle,
+    paths: Sequence[Path],
+    mean_action: MeanAction,
+    bags_of: Robot | None = None,
+) -> Data:
+    """The data in recordings, bags and .npz files, or without any that of the bundle itself.
+
+    bags_of: the robot that bags, which do not say so themselves, were recorded of.
 
     Raises: MismatchError (another robot or model), RefusedError (too few moments), UsageError,
     FormatError (a file is not what its name says), SystemTroubleError.
@@ -127,6 +145,11 @@ def read_data(bundle: Bundle, paths: Sequence[Path], mean_action: MeanAction) ->
         if ending == ".npz":
             kind, run = "npz", tuple(_of_npz(bundle, path))
             frames.add(FRAME)
+        elif bags_of is not None and not _is_run(path):
+            check_fit(manifest, bags_of)
+            kind, run = "bag", tuple(_of_bag(path, bags_of, manifest, mean_action))
+            frames |= {s.frame for s in bags_of.streams.values() if s.type == "odometry"}
+            axes = bags_of.axes
         elif ending == ".mcap":
             recording = open_recording(path)
             robot = _robot(recording, manifest)
@@ -134,9 +157,11 @@ def read_data(bundle: Bundle, paths: Sequence[Path], mean_action: MeanAction) ->
             frames |= {s.frame for s in robot.streams.values() if s.type == "odometry"}
             axes = robot.axes
         else:
-            raise UsageError(f"--data {path}: must be a recording (.mcap) or an .npz file")
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        sources.append(Source(path.name, kind, sha256, len(run)))
+            raise UsageError(
+                f"--data {path}: must be a recording of a run (.mcap), an .npz file, or, with "
+                "--robot, a bag"
+            )
+        sources.append(Source(path.name, kind, _digest(path), len(run)))
         runs.append(run)
     found = Data(tuple(runs), tuple(sources), axes or _reach(manifest), frozenset(frames))
     if found.starts < NEEDED:
@@ -185,6 +210,48 @@ def _robot(recording: Recording, manifest: Manifest) -> Robot:
     return robot
 
 
+def _is_run(path: Path) -> bool:
+    """Is it a recording of edge-wm's own?"""
+    try:
+        open_recording(path)
+    except (RecordingError, SystemTroubleError):
+        return False
+    return True
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, or of those of a bag's folder one after the other."""
+    found = hashlib.sha256()
+    for file in bag_files(path) if path.is_dir() else [path]:
+        found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def _of_bag(
+    bag: Path, robot: Robot, manifest: Manifest, mean_action: MeanAction
+) -> Iterator[Moment]:
+    """The moments of a bag: at each plan tick with a usable observation."""
+    track = measured_motion(bag, robot)
+    reference = max(manifest.needs.streams, key=lambda name: robot.streams[name].period_ns)
+    view = Synchronizer(robot, tuple(manifest.needs.streams), reference)
+    senses = Senses(robot, [view])
+    seen: list[tuple[Observation, Goal]] = []
+    due_ns = 0
+    for sample in bag_samples(bag, robot, {}):
+        due_ns = due_ns or sample.received_ns + robot.plan_period_ns
+        while sample.received_ns >= due_ns:
+            observation = view.observe(due_ns)
+            due_ns += robot.plan_period_ns
+            again = bool(seen) and seen[-1][0].stamp_ns == observation.stamp_ns
+            if observation.usable and not again:
+                seen.append((observation, track.end))
+        senses.push(sample)
+    whole = track.whole
+    yield from _moments(
+        seen, whole.times_ns, whole.position, whole.velocity, robot, manifest, mean_action
+    )
+
+
 def _of_recording(
     recording: Recording, robot: Robot, manifest: Manifest, mean_action: MeanAction
 ) -> Iterator[Moment]:
@@ -210,6 +277,19 @@ def _of_recording(
     # What was sent for a time acts on the robot after its delay.
     times = np.array([knot[0] for knot in knots], np.int64) + robot.actuation_delay_ns
     position, velocity = (np.array([knot[i] for knot in knots]) for i in (1, 2))
+    yield from _moments(seen, times, position, velocity, robot, manifest, mean_action)
+
+
+def _moments(
+    seen: Sequence[tuple[Observation, Goal]],
+    times: Int64,
+    position: Array,
+    velocity: Array,
+    robot: Robot,
+    manifest: Manifest,
+    mean_action: MeanAction,
+) -> Iterator[Moment]:
+    """What was seen, with the motion that acted then. times: (N,), position, velocity: (N, A)."""
     axes = tuple(axis.name for axis in robot.axes)
     step_ns, horizon = manifest.step_ns, manifest.horizon
 

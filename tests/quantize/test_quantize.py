@@ -206,7 +206,10 @@ def test_a_file_that_is_neither_is_refused(tmp_path):
     path.write_bytes(b"")
     with pytest.raises(UsageError) as caught:
         quantize(wide.bundle(wide.deep()), [path])
-    assert str(caught.value) == f"--data {path}: must be a recording (.mcap) or an .npz file"
+    assert str(caught.value) == (
+        f"--data {path}: must be a recording of a run (.mcap), an .npz file, or, with --robot, a "
+        "bag"
+    )
     broken = tmp_path / "broken.npz"
     broken.write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(UsageError, match=r"broken\.npz: must be an \.npz file: "):
