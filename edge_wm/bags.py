@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_wm.delay import AxisSpeeds
 from edge_wm.errors import UsageError
 from edge_wm.guarding.senses import Senses
 from edge_wm.reasons import Reason
@@ -25,7 +26,6 @@ from edge_wm.robot import Robot, Stream
 from edge_wm.types import Array, Float64, Goal, Int64, JointGoal, Motion, PoseGoal, Sample
 
 ODOMETRY = "nav_msgs/msg/Odometry"
-TWIST = {"base.vx": 3, "base.vy": 4, "base.wz": 5}  # place in an odometry sample's data
 CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4}
 
 
@@ -52,37 +52,27 @@ class Track:
 
 def measured_motion(bag: Path, robot: Robot) -> Track:
     """From the odometry (the robot's own, where the robot file derives it), or from the joints."""
-    pose = robot.pose_stream
-    by_pose = pose is not None and any(name in TWIST for name in robot.axis_names)
-    joints = {a.name: robot.joint_stream(a.name) for a in robot.axes if a.name not in TWIST}
+    pose, speeds_of = robot.pose_stream, AxisSpeeds(robot)
     senses = Senses(robot, [])
     times: list[int] = []
     received: list[int] = []
-    velocity: list[list[float]] = []
-    place: list[list[float]] = []
+    velocity: list[Float64] = []
+    place: list[Float64] = []
     end: Goal | None = None
     for sample in bag_samples(bag, robot, {}, images=False):
         derived, _ = senses.push(sample)
-        if by_pose:
-            assert pose is not None
-            at = derived if pose.derived_from else sample
-            if at is None or at.stream != pose.name or (times and at.stamp_ns <= times[-1]):
-                continue
-            row = [at.data[TWIST[name]] for name in robot.axis_names]
-            end = PoseGoal(float(at.data[0]), float(at.data[1]), None, pose.frame)
-            where: list[float] = []
-        else:
-            found = [joints[name] for name in robot.axis_names]
-            column = [f[1] for f in found if f is not None and f[0].name == sample.stream]
-            at = sample
-            if len(column) != len(robot.axes) or (times and at.stamp_ns <= times[-1]):
-                continue
-            row, where = at.data[1][column].tolist(), at.data[0][column].tolist()
-            end = JointGoal(np.array(where, np.float64))
+        at = sample if derived is None else derived
+        row = speeds_of.of(at)
+        if row is None or (times and at.stamp_ns <= times[-1]):
+            continue
         times.append(at.stamp_ns)
         received.append(sample.received_ns)
         velocity.append(row)
-        place.append(where)
+        if speeds_of.by_pose and pose is not None:
+            end = PoseGoal(float(at.data[0]), float(at.data[1]), None, pose.frame)
+        else:
+            place.append(np.asarray(at.data[0][speeds_of.columns], np.float64))
+            end = JointGoal(place[-1])
     if len(times) < 2 or end is None:
         wanted = ", ".join(robot.axis_names)
         raise UsageError(
@@ -90,7 +80,7 @@ def measured_motion(bag: Path, robot: Robot) -> Track:
             "none that can be used; `edge-wm contract check` says why"
         )
     times_ns, speeds = np.array(times, np.int64), np.array(velocity, np.float64)
-    positions = _integrated(times_ns, speeds) if by_pose else np.array(place, np.float64)
+    positions = _integrated(times_ns, speeds) if speeds_of.by_pose else np.array(place)
     motion = Motion(robot.axis_names, times_ns, positions, speeds)
     return Track(motion, np.maximum.accumulate(np.array(received, np.int64)), end)
 

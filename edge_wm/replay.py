@@ -118,7 +118,10 @@ def replay(
         robot,
         ModelDriver(model, planner),
         RunSettings(
-            header.seed, header.settings["plan_latency_ns"], header.settings["goal_tolerance"]
+            header.seed,
+            header.settings["plan_latency_ns"],
+            header.settings["goal_tolerance"],
+            header.settings.get("learn_delay", False),
         ),
         streams=tuple(bundle.manifest.needs.streams),
         step_ns=bundle.manifest.step_ns,

@@ -23,7 +23,16 @@ FLOORS: Mapping[int, frozenset[str]] = {
     ),
     1: frozenset({"robot", "bundle", "recording", "device", "noise"}),
     2: frozenset(
-        {"opening", "backends", "synchronizer", "odometry", "planner", "trajectory", "guard"}
+        {
+            "opening",
+            "backends",
+            "synchronizer",
+            "odometry",
+            "delay",
+            "planner",
+            "trajectory",
+            "guard",
+        }
     ),
     3: frozenset({"world_model", "compiler", "guarding"}),
     4: frozenset({"runtime", "simulation", "authoring", "bags", "importers", "deploy"}),

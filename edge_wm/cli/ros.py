@@ -29,6 +29,7 @@ def drive_with_ros(
     candidates: int,
     backend: str,
     trust: list[Path],
+    learn_delay: bool,
 ) -> dict[str, Any]:
     """Start the nodes, drive there and back for `duration` (s), end them; returns the summary.
 
@@ -52,7 +53,7 @@ def drive_with_ros(
         robot, seed=seed, shadow=shadow, candidates=candidates, backend=backend, bundle=bundle,
         record=str(folder / "dumps"),
         extra={
-            "wm_runtime": {"trust": ":".join(map(str, trust))},
+            "wm_runtime": {"trust": ":".join(map(str, trust)), "learn_delay": learn_delay},
             "wm_recorder": {"seconds": max(RECORDED_S, duration)},
         },
     )  # fmt: skip
@@ -89,6 +90,7 @@ def drive_with_ros(
         "plan_p99_ms": round(runtime.get("plan_p99_ms", 0.0), 2),
         "plan_deadlines_missed": runtime.get("deadlines_missed", 0),
         "late_plans": runtime.get("late", 0),
+        "actuation_delay_ms": round(runtime.get("delay_ms", 0.0), 1),
         "fault": fault,
         "restarts": {name: n for name, n in drive.fleet.restarts.items() if n},
         "dumps": sorted(file.name for file in (folder / "dumps").glob("*.mcap")),

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,6 +71,10 @@ def run(
         int | None, typer.Option(min=2, help="Candidates an iteration; the bundle's if absent.")
     ] = None,
     backend: BackendOption = "auto",
+    learn_delay: Annotated[
+        bool,
+        typer.Option("--learn-delay", help="Learn the actuation delay, and plan with it."),
+    ] = False,
     ros: Annotated[
         bool, typer.Option("--ros", help="As ROS 2 nodes, a process each, instead of in one.")
     ] = False,
@@ -89,6 +94,7 @@ def run(
             lambda: _new_folder(out), lambda: _status_line(talk), robot=robot, duration=duration,
             bundle="" if bundle is None else str(bundle.resolve()), seed=seed, shadow=shadow,
             candidates=candidates or 0, backend=backend, trust=trust or [],
+            learn_delay=learn_delay,
         )  # fmt: skip
         _tell_summary(summary, as_json)
         return
@@ -103,7 +109,7 @@ def run(
     model = WorldModel(opened, loaded, backend=spelled(settled(opened, backend).chosen))
     planner = make_planner(planner_settings(manifest, candidates), loaded.axes)
     driver = ModelDriver(model, planner)
-    settings = RunSettings.for_robot(loaded, seed)
+    settings = replace(RunSettings.for_robot(loaded, seed), learn_delay=learn_delay)
     header = Header(
         robot_text=loaded.text,
         bundle_name=manifest.name,
@@ -120,6 +126,7 @@ def run(
             "goal_tolerance": settings.goal_tolerance,
             "candidates": candidates,
             "shadow": shadow,
+            "learn_delay": learn_delay,
         },
         started=datetime.now().astimezone().isoformat(timespec="seconds"),
     )
@@ -259,6 +266,7 @@ def _summary(
         "plan_p99_ms": round(live.plan.p99_ms(), 2),
         "plan_deadlines_missed": live.plan.missed,
         "late_plans": counts.late,
+        "actuation_delay_ms": round(runtime.delay_ns / 1e6, 1),
         "setpoints": counts.steps,
         "setpoint_p99_ms": round(live.setpoint.p99_ms(), 2),
         "setpoint_deadlines_missed": live.setpoint.missed,

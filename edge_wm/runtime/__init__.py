@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from edge_wm.bundle import Manifest
+from edge_wm.delay import DelayEstimate
 from edge_wm.errors import UsageError
 from edge_wm.guard import Guard, GuardState
 from edge_wm.guarding.senses import Senses, guard_streams
@@ -260,6 +261,7 @@ class RunSettings:
     seed: int
     plan_latency_ns: int  # a trajectory starts this long after its plan tick began
     goal_tolerance: float = 0.20  # m, rad: a pose goal is reached within this of the odometry
+    learn_delay: bool = False  # the actuation delay, while driving; else the robot file's holds
 
     @staticmethod
     def for_robot(robot: Robot, seed: int) -> RunSettings:
@@ -324,7 +326,13 @@ class Runtime:
         self._last_step: Verdict | None = None
         self._last_observation: Observation | None = None
         self._other_drops: list[Drop] = []
+        self._delay = DelayEstimate(robot) if settings.learn_delay else None
         driver.reset(settings.seed)
+
+    @property
+    def delay_ns(self) -> int:
+        """From sending a setpoint to its effect, as plans are made for it."""
+        return self.robot.actuation_delay_ns if self._delay is None else self._delay.delay_ns
 
     # ---- events: everything below takes the lock and is journaled ------------------------
     def push(self, sample: Sample) -> None:
@@ -334,6 +342,8 @@ class Runtime:
             derived, drops = self._senses.push(sample)
             if derived is not None:
                 self._write(derived)
+            if self._delay is not None:
+                self._delay.measured(sample if derived is None else derived)
             self._note_drops(drops)
 
     def hear(self, state: GuardState, now_ns: int) -> bool:
@@ -368,6 +378,8 @@ class Runtime:
         with self._lock:
             self._tick += 1
             self._write(PlanBegin(self._tick, now_ns, goal))
+            if self._delay is not None:
+                self._delay.compare(self.guard.motion)
             observation = self._plan_view.observe(now_ns)
             self._last_observation = observation
             self.counts.drops.update(drop.reason for drop in observation.drops)
@@ -387,7 +399,7 @@ class Runtime:
                     self.counts.goals_reached += 1
                 return Reason.goal_reached
             start_ns = now_ns + self.settings.plan_latency_ns
-            delay_ns = self.robot.actuation_delay_ns
+            delay_ns = self.delay_ns
             stamp_ns = observation.stamp_ns
             acting = self.guard.motion(stamp_ns - delay_ns - self._step_ns, start_ns)
             acting = replace(acting, times_ns=acting.times_ns + delay_ns)

@@ -128,7 +128,7 @@ def vga() -> dict[str, Any]:
 
 def kills(name: str, times: int) -> dict[str, Any]:
     """At rest within timeout + tick + delay + braking time; nothing moves before a reset."""
-    over = []
+    over, named = [], 0
     with tempfile.TemporaryDirectory() as folder, up(5, folder) as drive:
         await_up(drive)
         for _ in range(times):
@@ -137,11 +137,16 @@ def kills(name: str, times: int) -> dict[str, Any]:
             drive.until(lambda _, n=restarts: drive.fleet.restarts[name] > n, 3.0)
             assert not drive.until(lambda heard: speed(heard) > AT_REST, 0.5)
             if FAULTS[name]:
-                assert drive.until(lambda heard: heard.guard["fault"] == FAULTS[name], 5.0)
-                reset(drive, FAULTS[name])
+                assert drive.until(lambda heard: heard.guard["fault"], 5.0)
+            # Where the whole machine stood still, another silence may be noticed first.
+            fault = drive.heard.guard["fault"]
+            named += fault == FAULTS[name]
+            if fault:
+                reset(drive, fault)
             enable(drive)
     return {
-        "passed": max(over) <= 0.0, "times": times, "most_ms_beyond_the_bound": round(max(over), 1),
+        "passed": max(over) <= 0.0 and named == times, "times": times, "named": named,
+        "most_ms_beyond_the_bound": round(max(over), 1),
         "median_ms_beyond_the_bound": round(float(np.median(over)), 1),
     }  # fmt: skip
 

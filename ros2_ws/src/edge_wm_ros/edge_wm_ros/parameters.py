@@ -39,6 +39,9 @@ class RuntimeSettings:
     goal_tolerance: float = setting(
         0.2, "A pose goal is reached within this (m, rad) of the odometry.", 0.001, 100.0
     )
+    learn_delay: bool = setting(
+        False, "Learn the actuation delay while driving, and plan with it; else the robot file's."
+    )
     compressed: bool = setting(False, "Take images from <topic>/compressed (JPEG or PNG).")
 
 

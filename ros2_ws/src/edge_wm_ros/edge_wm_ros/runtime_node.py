@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from array import array
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ class RuntimeNode(ManagedNode):
         planning = planner_settings(manifest, settings.candidates or None)
         driver = ModelDriver(model, make_planner(planning, robot.axes))
         run = RunSettings.for_robot(robot, settings.seed)
-        run = RunSettings(run.seed, run.plan_latency_ns, settings.goal_tolerance)
+        run = replace(run, goal_tolerance=settings.goal_tolerance, learn_delay=settings.learn_delay)
         plan_ns, setpoint_ns = robot.plan_period_ns, robot.setpoint_period_ns
         self._trajectories = self.create_publisher(
             JointTrajectory, names.TRAJECTORY, qos.stream(plan_ns, lifespan_ns=2 * plan_ns)
@@ -211,6 +212,7 @@ class RuntimeNode(ManagedNode):
             "pose": runtime.pose(),
             "foreign_trajectory": isinstance(runtime.guard, RemoteGuard) and runtime.guard.foreign,
             "stages_ms": self._stages,
+            "delay_ms": runtime.delay_ns / 1e6,
             "deadlines_missed": self._deadlines.missed,
             "plan_p99_ms": self._deadlines.p99_ms(),
         }
@@ -228,7 +230,10 @@ class RuntimeNode(ManagedNode):
         message = DiagnosticArray()
         message.header.stamp = stamp_of(end.trajectory.stamp_ns if end.trajectory else end.now_ns)
         whole = end.reason.name if end.reason else "planned"
+        assert self._runtime is not None
+        delay_ms = self._runtime.delay_ns / 1e6
         stages = {name: f"{ms:.3f}" for name, ms in self._stages.items()}
+        stages["actuation_delay"] = f"{delay_ms:.3f}"  # not a stage, but what comes after them
         message.status = [status("wm_runtime: stages, ms", OK, whole, **stages)]
         self._timings.publish(message)
 
