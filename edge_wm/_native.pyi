@@ -54,6 +54,7 @@ class Search:
         quantiles: Float32,
         color: Float32,
     ) -> None: ...
+    def distribution(self) -> tuple[Float32, Float32]: ...
     def run(
         self,
         imagination: Imagination,

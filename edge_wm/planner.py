@@ -225,6 +225,17 @@ class Planner:
         )
 
     @property
+    def distribution(self) -> tuple[Float32, Float32] | None:
+        """Mean and spread (H, A), SI, of the actions that the last plan had come down to.
+
+        What a next iteration would have sampled from; the answer itself is the best candidate.
+        None before the first plan.
+        """
+        if self._native is not None and self._last is not None:
+            return self._native.distribution()
+        return self._distribution
+
+    @property
     def native(self) -> bool:
         """Whether the compiled loop runs; the Python one gives the same bits."""
         return self._native is not None
@@ -234,6 +245,7 @@ class Planner:
         self._seed = seed
         self._plans = 0
         self._last: Proposal | None = None
+        self._distribution: tuple[Float32, Float32] | None = None
 
     def commit(self, motion: Motion) -> None:
         """Say what is going to be played, after the guard's answer and before the next proposal.
@@ -390,6 +402,7 @@ class Planner:
             if len(elites.cost):
                 mean, spread = self._lean(elites, mean, spread)
                 kept = _best(elites, self._kept)
+        self._distribution = mean, spread
         if kept is None:
             return _Found(None, inf, {}, iterations, infeasible, tuple(answers))
         return _Found(

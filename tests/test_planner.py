@@ -484,6 +484,20 @@ def same(one: Proposal, two: Proposal) -> None:
     assert replace(one, actions=two.actions) == two
 
 
+def test_the_distribution_is_what_the_plan_had_come_down_to() -> None:
+    target = np.random.default_rng(1).uniform(-0.8, 0.8, (12, 2)).astype(np.float32)
+    planner = planner_of()
+    assert planner.distribution is None
+    for k in range(12):
+        plan(planner, distance_to(target), at_ns=k)
+    mean, spread = planner.distribution
+    assert np.abs(mean - target).mean() < 0.5 * np.abs(target).mean()
+    assert (spread >= 0.1 * np.float32(0.3) * 0.999).all()  # the floor
+    assert (spread <= 0.3).all()
+    planner.reset(1)
+    assert planner.distribution is None
+
+
 def test_the_same_seed_and_calls_give_the_same_bits_and_another_seed_others() -> None:
     rollout = distance_to(np.random.default_rng(1).uniform(-0.8, 0.8, (12, 2)))
     runs = []
@@ -734,7 +748,8 @@ def test_both_loops_give_the_same_bits(case: int) -> None:
         planner.reset(int(generator.integers(2**64, dtype=np.uint64)))
         rollout, batches = rough(generator, len(axes))
         names = tuple(a.name for a in axes)
-        proposals = []
+        proposals, distributions = [], []
+        assert planner.distribution is None
         for k in range(5):
             where = generator.uniform(-1, 1, (1, len(axes)))
             planner.commit(Motion(names, np.array([0]), where, np.zeros_like(where)))
@@ -751,7 +766,11 @@ def test_both_loops_give_the_same_bits(case: int) -> None:
                     policy=policy if generator.random() < 0.6 else None,
                 )
             )
-        told.append(([bits(p) for p in proposals], [b.tobytes() for b in batches]))
+            mean, spread = planner.distribution
+            assert mean.shape == spread.shape == (settings.horizon, len(axes))
+            distributions.append((mean.tobytes(), spread.tobytes()))
+        batch_bits = [b.tobytes() for b in batches]
+        told.append(([bits(p) for p in proposals], distributions, batch_bits))
     assert told[0] == told[1]
 
 

@@ -257,6 +257,15 @@ py::tuple run(Search &search, Imagination &imagination, const py::object &more,
                           found.candidate, found.iterations, found.infeasible, answers);
 }
 
+// (mean (H, A), spread (H, A)) that the last plan's next iteration would have sampled from.
+py::tuple distribution(const Search &search) {
+    const std::size_t horizon = search.settings().horizon, axes = search.settings().axes;
+    Floats mean({horizon, axes}), spread({horizon, axes});
+    std::memcpy(mean.mutable_data(), search.mean(), search.size() * sizeof(float));
+    std::memcpy(spread.mutable_data(), search.spread(), search.size() * sizeof(float));
+    return py::make_tuple(mean, spread);
+}
+
 // Imagines `actions` (K, H, A) and gives (cost (K,), infeasible (K,), terms (T, K)).
 py::tuple imagine(Imagination &imagination, const Floats &actions, std::uint64_t seed) {
     if (actions.ndim() != 3) {
@@ -301,6 +310,7 @@ void bind_planner(py::module_ &module) {
              py::arg("full_spread").noconvert(), py::arg("least_spread").noconvert(),
              py::arg("lowest").noconvert(), py::arg("highest").noconvert(),
              py::arg("quantiles").noconvert(), py::arg("color").noconvert())
+        .def("distribution", &distribution)
         .def("run", &run, py::arg("imagination"), py::arg("more"), py::arg("passes"),
              py::arg("mean").noconvert(), py::arg("rest").noconvert(),
              py::arg("policy_mean").noconvert(), py::arg("policy_std").noconvert(),

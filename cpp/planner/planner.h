@@ -72,6 +72,9 @@ class Search {
 
     std::size_t size() const noexcept { return size_; }
     const Settings &settings() const noexcept { return settings_; }
+    // (H, A): what the last plan's next iteration would have sampled from.
+    const float *mean() const noexcept { return mean_.data(); }
+    const float *spread() const noexcept { return spread_.data(); }
 
    private:
     void sample(const Start &start, std::uint32_t iteration) noexcept;

@@ -40,10 +40,12 @@ from edge_wm.reasons import Reason
 from edge_wm.robot import Robot, Stream
 from edge_wm.types import (
     Array,
+    Float32,
     Float64,
     ImageGoal,
     JointGoal,
     PoseGoal,
+    Proposal,
     Sample,
     Setpoint,
     Trajectory,
@@ -303,6 +305,33 @@ def trajectory_message(trajectory: Trajectory) -> JointTrajectory:
             time_from_start=duration_of(since_ns + i * trajectory.period_ns),
         )
         for i in range(len(trajectory.position))
+    ]
+    return message
+
+
+def future_message(proposal: Proposal, actions: Float32, robot: Robot) -> JointTrajectory:
+    """Actions (H, A) of a plan's steps: where the axis is of kind position, positions, else
+    velocities or efforts; 0 in the other fields. stamp = when the first one acts.
+    """
+    kinds = {axis.name: axis.kind for axis in robot.axes}
+    fields = {
+        "positions": [kinds[name] == "position" for name in proposal.axes],
+        "effort": [kinds[name] == "effort" for name in proposal.axes],
+    }
+    fields["velocities"] = [not p and not e for p, e in zip(*fields.values(), strict=True)]
+    message = JointTrajectory()
+    message.header.stamp = stamp_of(proposal.apply_at_ns)
+    message.joint_names = list(proposal.axes)
+    message.points = [
+        JointTrajectoryPoint(
+            **{
+                name: np.where(mine, actions[step], 0.0).tolist()
+                for name, mine in fields.items()
+                if any(mine)
+            },
+            time_from_start=duration_of(step * proposal.step_ns),
+        )
+        for step in range(len(actions))
     ]
     return message
 

@@ -16,6 +16,8 @@ TRAJECTORY = "/wm_runtime/trajectory"  # trajectory_msgs/JointTrajectory
 RUNTIME_STATUS = "/wm_runtime/status"  # std_msgs/String, JSON, every plan tick: its heartbeat
 TIMING = "/wm_runtime/timing"  # diagnostic_msgs/DiagnosticArray: each plan's stages, ms
 BASE_PATH = "/wm_runtime/base_path"  # nav_msgs/Path, predicted
+FUTURE_MEAN = "/wm_runtime/future_mean"  # trajectory_msgs/JointTrajectory, predicted
+FUTURE_STD = "/wm_runtime/future_std"  # the same, its standard deviations
 BELIEF = "/wm_runtime/belief"  # edge_wm_msgs/BeliefSummary, where that package is installed
 IMAGINED = "/wm_runtime/imagined"  # sensor_msgs/Image: decoded futures side by side
 

@@ -48,6 +48,7 @@ from edge_wm.types import Goal, ImageGoal, JointGoal, PoseGoal, Trajectory
 from edge_wm.world_model import WorldModel
 from edge_wm_ros import names, qos
 from edge_wm_ros.conversions import (
+    future_message,
     goal_of,
     image_goal_of,
     joint_goal_of,
@@ -86,6 +87,7 @@ class RuntimeNode(ManagedNode):
         self._deadlines = Deadlines()
         self._goal: Goal | None = None
         self._goals_refused = 0
+        self._goal_told, self._goal_told_s = "", 0.0  # the last refusal, and when it was logged
         self._states_refused = 0
         self._stages: dict[str, float] = {}  # ms, of the last plan
         self._backends = ""
@@ -134,6 +136,10 @@ class RuntimeNode(ManagedNode):
         self._timings = self.create_publisher(DiagnosticArray, names.TIMING, qos.newest())
         self._paths = self.create_publisher(PathMessage, names.BASE_PATH, qos.newest())
         self._images = self.create_publisher(Image, names.IMAGINED, qos.newest())
+        self._futures = [
+            self.create_publisher(JointTrajectory, topic, qos.newest())
+            for topic in (names.FUTURE_MEAN, names.FUTURE_STD)
+        ]
         kinds = message_types()
         self._beliefs: Any = None
         if kinds is not None:
@@ -187,6 +193,7 @@ class RuntimeNode(ManagedNode):
             self._stages = {name: ns / 1e6 for name, ns in end.stages.items()}
             self._tell(runtime, end)
             self._tell_timing(end)
+            self._tell_future(driver, end)
             if prediction is not None:
                 self._show(prediction)
 
@@ -236,6 +243,16 @@ class RuntimeNode(ManagedNode):
         stages["actuation_delay"] = f"{delay_ms:.3f}"  # not a stage, but what comes after them
         message.status = [status("wm_runtime: stages, ms", OK, whole, **stages)]
         self._timings.publish(message)
+
+    def _tell_future(self, driver: ModelDriver, end: PlanEnd) -> None:
+        """What the planner had come down to: mean and standard deviation of every step's action."""
+        distribution, proposal = driver.planner.distribution, end.proposal
+        if distribution is None or proposal is None or proposal.reason is not None:
+            return
+        assert self._runtime is not None
+        for publisher, actions in zip(self._futures, distribution, strict=True):
+            if publisher.get_subscription_count() > 0:
+                publisher.publish(future_message(proposal, actions, self._runtime.robot))
 
     def _path(self, trajectory: Trajectory, way: Any) -> PathMessage:
         assert self._runtime is not None
@@ -315,7 +332,9 @@ class RuntimeNode(ManagedNode):
             )
         if isinstance(goal, str):
             self._goals_refused += 1
-            self.get_logger().warning(goal, throttle_duration_sec=1.0)
+            if goal != self._goal_told or time.monotonic() - self._goal_told_s > 1.0:
+                self._goal_told, self._goal_told_s = goal, time.monotonic()
+                self.get_logger().warning(goal)
             return
         self._goal = goal
 
