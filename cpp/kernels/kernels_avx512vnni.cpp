@@ -80,26 +80,25 @@ inline __m512i four_at(const char *x, size_t c) {
     return _mm512_set1_epi32(four);
 }
 
-#define ROW_I8(r)                                                              \
-    if constexpr (Rows > r) {                                                  \
-        const __m512i x = four_at(x0 + r * d.x_bytes, c);                      \
-        dot4(a##r, x, w0);                               \
-        if constexpr (Panels > 1) dot4(b##r, x, w1);     \
-        if constexpr (Panels > 2) dot4(c##r, x, w2);     \
-        if constexpr (Panels > 3) dot4(e##r, x, w3);     \
+#define ROW_I8(r)                                         \
+    if constexpr (Rows > r) {                             \
+        const __m512i x = four_at(x0 + r * d.x_bytes, c); \
+        dot4(a##r, x, w0);                                \
+        if constexpr (Panels > 1) dot4(b##r, x, w1);      \
+        if constexpr (Panels > 2) dot4(c##r, x, w2);      \
+        if constexpr (Panels > 3) dot4(e##r, x, w3);      \
     }
-#define SUM_I8(r, acc, p)                                                                     \
+// `to`: what takes the sixteen sums as float32.
+#define SCALED_I8(r, acc, p, to)                                                              \
     if constexpr (Rows > r && Panels > p) {                                                   \
         const __m512i sum = _mm512_sub_epi32(acc##r, _mm512_loadu_si512(offsets + p * 16));   \
         const F16 factor = mul(splat(d.x_scale[row + r]), load(scale + p * 16));              \
-        store(sums + (p * Rows + r) * kLanes, mul(_mm512_cvtepi32_ps(sum), factor));          \
+        to(r, p, mul(_mm512_cvtepi32_ps(sum), factor));                                       \
     }
-#define DIRECT_I8(r, acc, p)                                                                  \
-    if constexpr (Rows > r && Panels > p) {                                                   \
-        const __m512i sum = _mm512_sub_epi32(acc##r, _mm512_loadu_si512(offsets + p * 16));   \
-        const F16 factor = mul(splat(d.x_scale[row + r]), load(scale + p * 16));              \
-        direct(d, mul(_mm512_cvtepi32_ps(sum), factor), row + r, panel + p);                  \
-    }
+#define KEEP(r, p, y) store(sums + (p * Rows + r) * kLanes, y)
+#define WRITE(r, p, y) direct(d, y, row + r, panel + p)
+#define SUM_I8(r, acc, p) SCALED_I8(r, acc, p, KEEP)
+#define DIRECT_I8(r, acc, p) SCALED_I8(r, acc, p, WRITE)
 #define DIRECTS_I8(r) DIRECT_I8(r, a, 0) DIRECT_I8(r, b, 1) DIRECT_I8(r, c, 2) DIRECT_I8(r, e, 3)
 #define SUMS_I8(r) SUM_I8(r, a, 0) SUM_I8(r, b, 1) SUM_I8(r, c, 2) SUM_I8(r, e, 3)
 
