@@ -99,6 +99,38 @@ def test_an_engine_compared_with_itself_loses_nothing():
     assert found["elites_kept"] == accuracy.ELITES
 
 
+class Drifting(StepEngine):
+    """The reference, but what it remembers is off by a constant after every step."""
+
+    def __init__(self, case, off: float) -> None:
+        self.__dict__.update(vars(peers.reference(case)))
+        self._off = off
+
+    def _call(self, name, fed, rows):
+        found = super()._call(name, fed, rows)
+        return {s: v + self._off if s == "belief.h" else v for s, v in found.items()}
+
+
+def test_what_follows_from_the_same_draws_is_told_apart_from_other_draws():
+    case = replace(CASES["mdn-lstm-256"](), candidates=8)
+    actions, noise = case.actions(1), case.noises(1)
+    reference = peers.reference(case)
+    free = reference.driven(actions, noise)
+    last = reference.rollout(actions, noise).last
+    for source, path in free.items():  # without draws from elsewhere it is the rollout
+        np.testing.assert_array_equal(path[-1], last[source.removeprefix("belief.")])
+    assert accuracy.driven_error(reference, reference, actions, noise) == 0.0
+    small, large = (
+        accuracy.driven_error(reference, Drifting(case, off), actions, noise)
+        for off in (0.001, 0.01)
+    )
+    assert 0.0 < small < 0.2 * large
+    # Its own draws go another way as soon as one is decided otherwise.
+    true, ours = last, Drifting(case, 0.01).rollout(actions, noise).last
+    apart = max(accuracy.state_error(true[name], ours[name]) for name in true)
+    assert apart > large
+
+
 # ---- cases ----------------------------------------------------------------------------------
 def numpy_engine(case):
     """The exported functions in onnx's own evaluator: plain numpy, one operator after the other."""

@@ -6,6 +6,7 @@
 | rank_correlation | costs | Spearman's, over random candidates |
 | value_gap | plans | how much worse our plans truly are, in spreads of random candidates' costs |
 | state_error | last belief | root mean square error over the spread between candidates |
+| driven_error | state beside a drawn z | the same, where z is what fp32 drew at each step |
 | latent_cosine | last belief, encoder | mean over the rows |
 | cost_error | costs | the largest difference |
 """
@@ -13,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +65,15 @@ def state_error(reference: Array, other: Array) -> float:
     return float(error / spread)
 
 
+def driven_error(reference: Any, other: Any, actions: Array, noise: Array) -> float:
+    """The worst state_error of what a model remembers beside z, with z as the reference drew it."""
+    true = reference.driven(actions, noise)
+    drawn = {source: path for source, path in true.items() if source == "belief.z"}
+    ours = other.driven(actions, noise, drawn)
+    rest = [source for source in true if source not in drawn]
+    return max(state_error(true[source][-1], ours[source][-1]) for source in rest)
+
+
 def latent_cosine(reference: Array, other: Array) -> float:
     """The mean over rows of the cosine between them. Both (K, ...)."""
     a, b = (np.reshape(v, (len(v), -1)).astype(np.float64) for v in (reference, other))
@@ -84,6 +95,8 @@ def compare(case: Case, reference: Engine, other: Engine) -> dict[str, float]:
         found["elites_kept"] = elites_kept(true.cost, cost, elites)
         found["rank_correlation"] = rank_correlation(true.cost, cost)
         found["state_error"] = max(_errors(true.last, last).values())
+    if case.noise and hasattr(other, "driven") and hasattr(reference, "driven"):
+        found["driven_error"] = driven_error(reference, other, actions, noise)
     latent = _latent(true.last)
     found["latent_cosine"] = latent_cosine(_newest(true.last[latent]), _newest(last[latent]))
     if case.planning:

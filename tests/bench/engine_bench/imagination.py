@@ -76,6 +76,24 @@ class StepEngine:
             cost += np.float32(self._case.weights.get("value", 1.0)) * value
         return Imagined(cost, last)
 
+    def driven(
+        self, actions: Array, noise: Array, drawn: Mapping[str, list[Array]] | None = None
+    ) -> dict[str, list[Array]]:
+        """Every belief of a rollout, by source; of the tensors in `drawn`, those given there.
+
+        So two engines can be asked what they make of the *same* draws: one that decides a draw
+        the other way goes another way, which says nothing of its arithmetic.
+        """
+        H, K, _ = actions.shape
+        beliefs = {f"belief.{n}": np.repeat(v, K, axis=0) for n, v in self._case.belief.items()}
+        path: dict[str, list[Array]] = {source: [] for source in beliefs}
+        for h in range(H):
+            after = self._call("dynamics", beliefs | {"action": actions[h], "noise": noise[h]}, K)
+            for source in path:
+                path[source].append(np.array(after[source]))
+                beliefs[source] = (drawn or {}).get(source, path[source])[h]
+        return path
+
     def propose(self, noise: Array) -> Array:
         H, P, _ = noise.shape
         beliefs = {f"belief.{n}": np.repeat(v, P, axis=0) for n, v in self._case.belief.items()}

@@ -59,6 +59,7 @@ class NativeEngine:
         self._rollout = rollout
         self._belief = {name: value[0] for name, value in case.belief.items()}
         self._goals = {source: value[0] for source, value in case.goals.items()}
+        self.driven = steps.driven
         self.propose = steps.propose
         self.encode = steps.encode
 

@@ -12,6 +12,7 @@ MEASURES = {
     "rank_correlation": "rank corr.",
     "value_gap": "value gap",
     "state_error": "state error / spread",
+    "driven_error": "… same draws",
     "latent_cosine": "latent cosine",
     "cost_error": "cost error",
 }
