@@ -27,7 +27,7 @@ from edge_wm_ros.launching import Fleet, environment
 from edge_wm_ros.processes import Process
 
 GOAL_EVERY_S = 0.5
-STANDING = 0.02  # m/s, rad/s: slower than this is standing still
+STANDING = (0.02, 0.05)  # m/s, rad/s: the rover's rest speeds; slower is standing still
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Drive:
                 heard.distance += ((x - x0) ** 2 + (y - y0) ** 2) ** 0.5
             twist = [abs(v) for v in truth["twist"]]
             heard.fastest = [max(pair) for pair in zip(heard.fastest, twist, strict=True)]
-            if max(twist) > STANDING:
+            if any(v > slow for v, slow in zip(twist, STANDING, strict=True)):
                 heard.moved_ns = truth["now_ns"]
             heard.truth = truth
 
