@@ -47,6 +47,7 @@ lint:  ## style and types, for every Python that edge-wm is written for
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/python scripts/generate_tables.py --check
+	.venv/bin/python scripts/generate_wire.py --check
 	.venv/bin/mypy --ignore-missing-imports --allow-subclassing-any \
 	  ros2_ws/src/edge_wm_ros/edge_wm_ros
 	@for version in 3.10 3.11 3.12 3.13; do \
