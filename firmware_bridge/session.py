@@ -94,6 +94,7 @@ class Session:
         self._asked: dict[int, int] = {}  # clock token -> sent ns
         self._statuses: deque[Status] = deque(maxlen=256)  # since the last take_statuses
         self._foreign: Header | None = None  # of an answer in another schema
+        self._opened: tuple[Header, Identity] | None = None  # the newest answer to Hello
 
     # ---- saying and hearing -----------------------------------------------------------------
     def send(self, message: Message) -> int:
@@ -188,7 +189,7 @@ class Session:
         while (left := until - time.monotonic()) > 0:
             nonce = secrets.randbits(32)
             self.session_id, self._sequence = 0, 0
-            self._opened: tuple[Header, Identity] | None = None
+            self._opened = None
             self.send(Hello(nonce))
             retry = time.monotonic() + min(left, ANSWER_WITHIN_S)
             while (left := retry - time.monotonic()) > 0:
