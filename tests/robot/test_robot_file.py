@@ -75,9 +75,7 @@ def test_a_serial_link_says_what_it_is_or_takes_the_defaults():
     short = "- {kind: serial, port: /dev/ttyACM0}"
     robot = parse_robot(text.replace("- kind: simulated", short), "x")
     assert robot.links == (
-        Link(
-            "serial", "/dev/ttyACM0", 1_000_000, ("base.vx", "base.wz"), 40.0, 90.0, (6.0, 60.0)
-        ),
+        Link("serial", "/dev/ttyACM0", 1_000_000, ("base.vx", "base.wz"), 40.0, 90.0, (6.0, 60.0)),
     )
 
 
