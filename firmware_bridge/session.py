@@ -376,7 +376,7 @@ def refused(port: str, message: Message, refusal: Refusal) -> DeviceRefusal:
     what = f"port {port}: the device refuses {type(message).__name__}"
     if reason is None:
         return DeviceRefusal(
-            f"{what} for reason {refusal.reason}, which this edge-wm does not know"
+            f"{what} for reason {refusal.reason}, which this edge-wm does not know; update edge-wm"
         )
     where = "" if refusal.axis == NO_AXIS else f", axis {refusal.axis}"
     numbers = ""

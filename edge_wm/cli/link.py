@@ -378,11 +378,7 @@ def show(session: Session, now: Status, limits: LimitsReply | None) -> None:
     say(
         f"{told['board']}, firmware {told['firmware']}, serial {told['serial']}, boot "
         f"{told['boots']} ({told['reset_cause']})"
-        + (
-            ", accepts developer keys"
-            if told["capabilities"] & Identity.CAPABILITY_DEVELOPER
-            else ""
-        )
+        + (", accepts developer keys" if developer else "")
     )
     say(
         f"clock known to {told['clock_error_us'] / 1e3:.2f} ms, shortest round trip "
