@@ -27,7 +27,7 @@ from typing import TypeVar
 
 import edge_wm
 from edge_wm.errors import DeviceRefusal, LinkError
-from edge_wm.modes import Mode
+from edge_wm.modes import LATCHED
 from edge_wm.reasons import EXPLANATIONS, Reason
 from firmware_bridge.clock import GROUP, Clock
 from firmware_bridge.messages import (
@@ -267,9 +267,7 @@ class Session:
 
         Raises: DeviceRefusal if another one is latched, or its cause lasts.
         """
-        return self._exchange(
-            Reset(reason), _status_where(lambda s: s.mode == Mode.idle and not s.reason)
-        )
+        return self._exchange(Reset(reason), _status_where(lambda s: s.mode not in LATCHED))
 
     def fault(self, index: int) -> FaultRecord:
         """Fault record `index`, 0 being the newest."""
@@ -360,6 +358,11 @@ def wrong_schema(port: str, header: Header, identity: Identity | None) -> LinkEr
     if theirs > ours:
         return LinkError(f"{found}; edge-wm is older: update it")
     return LinkError(f"{found} under the same version; build the firmware from this checkout")
+
+
+def latched_by(status: Status) -> Reason | None:
+    """The reason that is latched; None if nothing is."""
+    return reason_of(status.reason) if status.mode in LATCHED else None
 
 
 def reason_of(number: int) -> Reason | None:

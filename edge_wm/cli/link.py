@@ -22,7 +22,7 @@ from firmware_bridge.emulated import BOARDS, EmulatedBoard
 from firmware_bridge.hil.bench import Bench
 from firmware_bridge.link import link_to, serial_link
 from firmware_bridge.messages import FaultRecord, Identity, LimitsReply, Status
-from firmware_bridge.session import NO_AXIS, Session, open_session, reason_of
+from firmware_bridge.session import NO_AXIS, Session, latched_by, open_session, reason_of
 from firmware_bridge.transport import open_transport
 
 EPILOG = (
@@ -412,8 +412,9 @@ def show(session: Session, now: Status, limits: LimitsReply | None) -> None:
                 f"{row.torque_max / 1e3:g}, current {row.current_max / 1e3:g} A, temperature "
                 f"{row.temperature_max / 10:g} degC"
             )
-    if state["reason"]:
-        why = EXPLANATIONS[Reason[state["reason"]]]
-        say(f"latched: {state['reason']}. {why.sentence} {why.check}")
+    latched = latched_by(now)
+    if latched is not None:
+        why = EXPLANATIONS[latched]
+        say(f"latched: {latched.name}. {why.sentence} {why.check}")
     armed = "armed" if state["armed"] else "disarmed"
     say(f"{told['port']}: {state['mode']}, {armed}, {state['fault_records']} fault records")

@@ -21,7 +21,7 @@ from firmware_bridge.conversion import (
     linked_axes,
 )
 from firmware_bridge.messages import Command, FaultRecord, Limits, LimitsReply, Status
-from firmware_bridge.session import Session, open_session, reason_of
+from firmware_bridge.session import Session, latched_by, open_session
 from firmware_bridge.transport import Transport, open_transport
 
 POSITION_SPAN = 0.1  # rad or m that a position axis may move from where it stands
@@ -122,8 +122,7 @@ class Bench:
 
     def release(self) -> None:
         """Reset whatever is latched."""
-        status = self.session.newest_status()
-        reason = reason_of(status.reason)
+        reason = self.latched()
         if reason is not None:
             self.session.reset(reason)
 
@@ -173,7 +172,11 @@ class Bench:
         return command_of(setpoint, self.axes, self.session.clock, self.session.limits.crc)
 
     def play(
-        self, seconds: float, velocity: Sequence[float], start: Sequence[float]
+        self,
+        seconds: float,
+        velocity: Sequence[float],
+        start: Sequence[float],
+        valid_ns: int | None = None,
     ) -> Iterator[tuple[Command, list[Status]]]:
         """Ramp to `velocity` and keep it; yields each command with the statuses since the last.
 
@@ -186,7 +189,7 @@ class Bench:
         session.take_statuses()
         for _ in range(max(int(seconds * 1e9 / period_ns), 1)):
             after = speed + np.clip(np.array(velocity) - speed, -step, step)
-            point = self.setpoint(due_ns, position, speed)
+            point = self.setpoint(due_ns, position, speed, valid_ns)
             point = replace(
                 point,
                 position=np.array([position, position + 0.5e-9 * period_ns * (speed + after)]),
@@ -210,7 +213,7 @@ class Bench:
         return self.session.take_statuses()
 
     def latched(self) -> Reason | None:
-        return reason_of(self.session.newest_status().reason)
+        return latched_by(self.session.newest_status())
 
     def newest_fault(self) -> FaultRecord:
         return self.session.fault(0)
