@@ -27,7 +27,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 def test_the_emulated_board_passes_every_suite(board, tmp_path):
     report = tmp_path / "hil.html"
     done = run(
-        "--emulated", board, "--endurance", "2", "--report", str(report), "--json"
+        "--emulated", board, "--endurance", "0.5", "--report", str(report), "--json"
     )  # fmt: skip
     told = json.loads(done.stdout)
     failed = [

@@ -18,17 +18,18 @@ import time
 import numpy as np
 import pytest
 
-from edge_wm.errors import DeviceRefusal, LinkError
+from edge_wm.cli import main
+from edge_wm.errors import DeviceRefusal, LinkError, MismatchError
 from edge_wm.modes import Mode
 from edge_wm.reasons import Reason
 from edge_wm.robot import Link, find_robot, load_robot
 from firmware_bridge.emulated import EmulatedBoard, build_firmware
 from firmware_bridge.hil.bench import Bench
 from firmware_bridge.link import SerialLink
-from firmware_bridge.messages import Status
+from firmware_bridge.messages import EmergencyStop, Status
 from firmware_bridge.proxy import KINDS, FaultProxy
-from firmware_bridge.session import open_session
 from firmware_bridge.transport import open_transport
+from firmware_bridge.wire import encode
 
 pytestmark = pytest.mark.skipif(
     shutil.which("gcc") is None, reason="no gcc here to build the firmware with"
@@ -99,7 +100,8 @@ def test_a_rover_drives_through_the_link_and_its_wheels_are_measured(rover):
         assert all(s.stamp_ns <= s.received_ns for s in wheels)
         last = wheels[-1].data
         np.testing.assert_allclose(last[1], 0.3 / ROVER.base.wheel_radius, rtol=0.2)
-        assert last[0, 0] == pytest.approx(last[0, 1], abs=0.1) > 1.0
+        assert last[0, 0] == pytest.approx(last[0, 1], abs=0.1)
+        assert last[0, 0] > 1.0
         assert link.disarm().mode == Mode.idle
         assert not link.armed
     finally:
@@ -114,7 +116,8 @@ def test_setpoints_are_withheld_until_it_is_armed_and_bad_ones_are_counted(rover
         assert link.statistics.commands == 0
         assert link.statistics.withheld > 0
         link.arm()
-        link.send(bench_of(ROVER, "x").setpoint(link.now_ns, [0.0, 0.0], [float("nan"), 0.0]))
+        good = bench_of(ROVER, "x").setpoint(link.now_ns, [0.0, 0.0], [0.1, 0.0])
+        link.send(dataclasses.replace(good, velocity=np.array([[np.nan, 0.0], [0.0, 0.0]])))
         wait_for(lambda: link.statistics.refused[Reason.setpoint_invalid] == 1)
     finally:
         link.close()
@@ -247,53 +250,95 @@ def test_no_frame_is_applied_wrongly_whatever_the_wire_does(rover, tmp_path):
 
 
 # ---- the command line -----------------------------------------------------------------------
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "edge_wm", *arguments], capture_output=True, text=True
-    )
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run `edge-wm` here: (exit code, stdout, stderr)."""
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["edge-wm", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out = capsys.readouterr()
+        return ended.value.code or 0, out.out, out.err
+
+    return command
 
 
-def test_link_status_monitor_faults_reset_and_disarm(board):
-    done = run("link", "status", "--port", board.port, "--robot", "arm", "--json")
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+def test_link_status_monitor_faults_reset_and_disarm(board, run):
+    port = board.port
+    code, out, err = run("link", "status", "--port", port, "--robot", "arm", "--json")
+    assert (code, err) == (0, "")
+    told = json.loads(out)
     assert told["board"] == "emulated-arm"
     assert told["status"]["mode"] == "idle"
     assert told["limits"]["limits"]["dead_man_us"] == 40_000
-    done = run("link", "status", "--port", board.port)
-    assert done.stdout.splitlines()[-1] == f"{board.port}: idle, disarmed, 0 fault records"
-    done = run("link", "monitor", "--port", board.port, "--for", "0.3", "--every", "0.1", "--json")
-    assert all(json.loads(line)["mode"] == "idle" for line in done.stdout.splitlines())
-    done = run("link", "disarm", "--port", board.port)
-    assert done.stdout == f"{board.port}: disarmed, idle\n"
-    done = run("link", "faults", "--port", board.port)
-    assert done.stdout == "0 fault records\n"
-    transport = open_transport(board.port, 0)
-    open_session(transport)
-    from firmware_bridge.messages import EmergencyStop
-    from firmware_bridge.wire import encode
-
+    _, out, _ = run("link", "status", "--port", port)
+    assert out.splitlines()[-1] == f"{port}: idle, disarmed, 0 fault records"
+    _, out, _ = run("link", "monitor", "--port", port, "--for", "0.3", "--every", "0.1", "--json")
+    assert all(json.loads(line)["mode"] == "idle" for line in out.splitlines())
+    assert run("link", "disarm", "--port", port) == (0, f"{port}: disarmed, idle\n", "")
+    assert run("link", "faults", "--port", port) == (0, "0 fault records\n", "")
+    transport = open_transport(port, 0)
     transport.write(encode(EmergencyStop(), session_id=0, sequence=0))
     time.sleep(0.1)
     transport.close()
-    done = run("link", "reset", "over_current", "--port", board.port)
-    assert done.returncode == 3
-    assert "the device refuses Reset: already_latched" in done.stderr
-    done = run("link", "reset", "estop_pressed", "--port", board.port)
-    assert done.stdout == f"{board.port}: estop_pressed released, idle\n"
-    done = run("link", "faults", "--port", board.port, "--json")
-    assert [fault["reason"] for fault in json.loads(done.stdout)] == ["estop_pressed"]
+    _, out, _ = run("link", "status", "--port", port)
+    assert "latched: estop_pressed. " in out
+    code, _, err = run("link", "reset", "over_current", "--port", port)
+    assert code == 3
+    assert err.startswith(f"edge-wm: port {port}: the device refuses Reset: already_latched")
+    code, out, _ = run("link", "reset", "estop_pressed", "--port", port)
+    assert (code, out) == (0, f"{port}: estop_pressed released, idle\n")
+    _, out, _ = run("link", "faults", "--port", port, "--json")
+    assert [fault["reason"] for fault in json.loads(out)] == ["estop_pressed"]
 
 
-def test_link_arm_holds_and_disarms(board):
+def test_link_arm_holds_and_disarms(board, run):
     text = find_robot("arm").read_text().replace("dead_man_ms: 40", "dead_man_ms: 250")
     file = board.socket.parent / "arm.yaml"
     file.write_text(text)
-    done = run("link", "arm", "--robot", str(file), "--port", board.port, "--for", "0.5")
-    assert (done.returncode, done.stdout) == (0, f"{board.port}: held, disarmed, idle\n")
-    assert done.stderr == f"{board.port}: torque on for 0.5 s, held at rest: shoulder, elbow\n"
+    told = run("link", "arm", "--robot", str(file), "--port", board.port, "--for", "0.5")
+    assert told == (
+        0,
+        f"{board.port}: held, disarmed, idle\n",
+        f"{board.port}: torque on for 0.5 s, held at rest: shoulder, elbow\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (
+            ("status",),
+            2,
+            "which board? Give --port /dev/ttyACM0, --robot NAME whose file has a serial link, or "
+            "--emulated arm",
+        ),
+        (
+            ("faults", "--port", "/dev/x", "--emulated", "arm"),
+            2,
+            "--port and --emulated: give one of them; which board do you mean?",
+        ),
+        (
+            ("reset", "hunger", "--port", "/dev/x"),
+            2,
+            "the reason must be one that `edge-wm explain` lists, got 'hunger'; `edge-wm link "
+            "status` names the one that is latched",
+        ),
+        (
+            ("disarm", "--robot", "arm"),
+            3,
+            "robot arm: links must hold an entry of kind serial to reach a board, found "
+            "simulated; add it, or give --port",
+        ),
+    ],
+)
+def test_wrong_usage_is_one_sentence(run, arguments, code, told):
+    assert run("link", *arguments) == (code, "", f"edge-wm: {told}\n")
 
 
 def test_the_wrong_robots_board_is_named(rover):
-    with pytest.raises(Exception, match="axis shoulder is position in rad, but axis 0 of board"):
+    with pytest.raises(
+        MismatchError, match="axis shoulder is position in rad, but axis 0 of board"
+    ):
         SerialLink(ARM, Link("serial", rover.port))
