@@ -50,10 +50,19 @@ def equal(name: str, value: object, wanted: object) -> Check:
 class Bench:
     """A board under test. `session` is open whenever a suite runs."""
 
-    def __init__(self, robot: Robot, link: Link, *, may_move: bool, seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        robot: Robot,
+        link: Link,
+        *,
+        may_move: bool,
+        seconds: float = 10.0,
+        slack_us: int = 1000,
+    ) -> None:
         self.robot = robot
         self.link = link
         self.may_move = may_move
+        self.slack_us = slack_us  # how late on its own clock the device may begin to brake
         self.seconds = seconds  # of the endurance suite
         self.axes = linked_axes(robot, link)
         self.limits = limits_of(robot, link)

@@ -1,7 +1,9 @@
 """firmware_bridge.link and edge-wm link against the firmware itself, as a process here.
 
 Deadlines are read on the firmware's clock: its records and stamps. The emulated boards run in real
-time on machines that others use, so their dead-man time is 250 ms here (the boards' maximum).
+time on machines that others use, so their dead-man time is 250 ms here (the boards' maximum), and
+50 ms more are allowed for a process that is not scheduled; tests/firmware holds the 1 ms in
+lock-step.
 """
 
 from __future__ import annotations
@@ -133,7 +135,7 @@ def test_silence_brakes_and_latches_on_the_devices_clock(rover):
         assert link.state.reason == Reason.setpoint_expired
         record = link.faults()[0]
         assert record.reason == Reason.setpoint_expired
-        assert record.value <= 251_000  # us since the last accepted command
+        assert record.value <= 300_000  # us since the last accepted command
         with pytest.raises(DeviceRefusal, match="the device refuses Arm: already_latched"):
             link.arm()
         with pytest.raises(DeviceRefusal, match="the device refuses Reset: already_latched"):
@@ -220,7 +222,7 @@ def test_a_host_that_dies_or_stands_still_stops_the_robot(rover, blow):
         assert not status.flags & (Status.ARMED | Status.TORQUE_ENABLED)
         record = bench.newest_fault()
         assert record.reason == Reason.setpoint_expired
-        assert record.value <= 251_000  # us from the last accepted command to braking
+        assert record.value <= 300_000  # us from the last accepted command to braking
     finally:
         bench.close()
 
