@@ -4,7 +4,8 @@
     ├── UsageError            asked for something that does not exist or does not fit together
     ├── RefusedError          well-formed, and refused: by trust, by limits, by a guardrail
     │   ├── TrustError        a signature is missing, wrong, unknown or out of its key's scope
-    │   └── MismatchError     two documents do not fit (bundle and robot file, recording and bundle)
+    │   ├── MismatchError     two documents do not fit (bundle and robot file, recording and bundle)
+    │   └── DeviceRefusal     a microcontroller will not do what it was asked; it says why
     ├── FormatError           a file is not what it claims to be
     │   ├── RobotFileError    the robot file
     │   ├── BundleError       the bundle's container or manifest
@@ -13,6 +14,7 @@
     │   └── RecordingError    a recording
     ├── BackendError          an inference library failed, or is not installed
     └── SystemTroubleError    disk full, permission, missing device: the machine's fault
+        └── LinkError         a device cannot be reached: port, silence, or another schema
 
 Messages say what was expected, what was found, where, and what to do next. In the control tick
 nothing here is raised for a bad world: that is a verdict with a reason.
@@ -45,6 +47,10 @@ class TrustError(RefusedError):
 
 class MismatchError(RefusedError):
     """Two documents do not fit each other; both sides are named."""
+
+
+class DeviceRefusal(RefusedError):
+    """A microcontroller understood and refused: mend the cause that the message names."""
 
 
 class FormatError(EdgeWmError):
@@ -87,3 +93,7 @@ class BackendError(EdgeWmError):
 
 class SystemTroubleError(EdgeWmError):
     """The machine is in the way (disk full, permission, missing device): fix that, try again."""
+
+
+class LinkError(SystemTroubleError):
+    """A device cannot be reached or understood: the message names the port and what to mend."""

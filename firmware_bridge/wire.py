@@ -1,146 +1,159 @@
-"""Frames on the wire: how a message gets to the other end whole, or not at all.
+"""Frames: how a message travels over a byte stream that may lose, change or repeat bytes.
 
-    00 | COBS( header 22 | payload | CRC-32C 4 ) | 00
+    00 | COBS( header 22 B | payload | CRC-32C 4 B, little-endian ) | 00
 
-COBS (Cheshire and Baker 1999) takes the zeros out of what lies between the zeros, so that a reader
-who has lost its place finds it at the next one; a frame begins with one too, so that noise before
-it costs nothing. The CRC (Castagnoli, RFC 3720 appendix B.4: 0x1EDC6F41 reflected, initial and
-final all ones) stands little-endian over header and payload.
-`mcu/core/wire.c` is the same in C; both are held against each other and against others' code.
+    header   protocol version 1 B, message id 1 B, schema hash 4 B, session id 4 B, sequence 4 B,
+             device time in us 8 B (messages.Header)
+    COBS     replaces every 00 by the distance to the next one, so that a 00 is a frame's border
+             and nothing else: after any damage the next border starts afresh
+    CRC      over header and payload, so that damage shows
+
+The invariant: what `Parser` gives out has passed COBS, CRC and length; everything else is counted
+and gone, and costs at most the frame that follows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edge_wm.errors import FormatError
-from firmware_bridge.message import Message
-from firmware_bridge.messages import BY_ID, SCHEMA_HASH, Header
+from firmware_bridge.messages import MESSAGES, SCHEMA_HASH, Header, Message
 
-MOST_PAYLOAD = 240
-MOST_STUFFED = Header.SIZE + MOST_PAYLOAD + 4 + 2  # CRC; COBS adds one a 254 bytes
+CRC_BYTES = 4
+SMALLEST = Header.SIZE + CRC_BYTES
+LARGEST = Header.SIZE + max(message.SIZE for message in MESSAGES.values()) + CRC_BYTES
+LARGEST_ENCODED = LARGEST + LARGEST // 254 + 1
+# Ends of different schemas can still read these of each other (see Header.1.0.dsdl).
+FROZEN = frozenset({1, 2, 17})
 
 
-def _table() -> tuple[int, ...]:
-    found = []
+def _crc_table() -> tuple[int, ...]:
+    table = []
     for byte in range(256):
-        value = byte
         for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-        found.append(value)
-    return tuple(found)
+            byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
+        table.append(byte)
+    return tuple(table)
 
 
-_CRC = _table()
+_CRC = _crc_table()
 
 
 def crc32c(data: bytes) -> int:
-    value = 0xFFFFFFFF
+    """CRC-32C (Castagnoli; RFC 3720, appendix B.4)."""
+    crc, table = 0xFFFFFFFF, _CRC
     for byte in data:
-        value = value >> 8 ^ _CRC[(value ^ byte) & 0xFF]
-    return value ^ 0xFFFFFFFF
+        crc = crc >> 8 ^ table[(crc ^ byte) & 0xFF]
+    return crc ^ 0xFFFFFFFF
 
 
-def stuffed(data: bytes) -> bytes:
-    """COBS: the same without zeros."""
-    out = bytearray(1)
-    length_at: int | None = 0  # where the open block's length goes; None: the last one was full
-    for byte in data:
-        if length_at is None:
-            length_at = len(out)
-            out.append(0)
-        if byte:
-            out.append(byte)
-            if len(out) - length_at == 255:
-                out[length_at], length_at = 255, None
-        else:
-            out[length_at] = len(out) - length_at
-            length_at = len(out)
-            out.append(0)
-    if length_at is not None:
-        out[length_at] = len(out) - length_at
-    return bytes(out)
-
-
-def unstuffed(data: bytes) -> bytes | None:
-    """The inverse of `stuffed`; None for what it never makes."""
+def cobs_encode(data: bytes) -> bytes:
+    """Consistent overhead byte stuffing (Cheshire and Baker 1999): no 00 in what it returns."""
     out = bytearray()
-    at = 0
-    while at < len(data):
-        length = data[at]
-        block = data[at + 1 : at + length]
-        if length == 0 or len(block) != length - 1 or 0 in block:
+    *inner, last = data.split(b"\0")
+    for run in inner:
+        while len(run) >= 254:
+            out += b"\xff" + run[:254]
+            run = run[254:]
+        out += bytes((len(run) + 1,)) + run
+    while len(last) > 254:  # a block of 254 at the very end needs no successor
+        out += b"\xff" + last[:254]
+        last = last[254:]
+    return bytes(out) + bytes((len(last) + 1,)) + last
+
+
+def cobs_decode(data: bytes) -> bytes | None:
+    """What was encoded; None if `data` is not COBS. It must hold no 00."""
+    out = bytearray()
+    at, end = 0, len(data)
+    while at < end:
+        code = data[at]
+        if code == 0 or at + code > end:
             return None
-        out += block
-        at += length
-        if length < 0xFF and at < len(data):
+        out += data[at + 1 : at + code]
+        at += code
+        if code < 255 and at < end:
             out.append(0)
     return bytes(out)
 
 
-def framed(message: Message, *, session_id: int, sequence: int, device_us: int = 0) -> bytes:
-    """A message as it goes out. Raises: UsageError, naming the field that does not fit."""
+def encode(
+    message: Message,
+    *,
+    session_id: int,
+    sequence: int,
+    device_us: int = 0,
+    schema_hash: int = SCHEMA_HASH,
+) -> bytes:
+    """The frame that carries `message`; device_us is 0 from the host.
+
+    Raises: UsageError if a value does not fit its field.
+    """
     header = Header(
-        protocol_version=Header.PROTOCOL_VERSION,
-        message_id=message.ID,
-        schema_hash=SCHEMA_HASH,
-        session_id=session_id,
-        sequence=sequence,
-        device_us=device_us,
+        Header.PROTOCOL_VERSION, message.ID, schema_hash, session_id, sequence, device_us
     )
     body = header.pack() + message.pack()
-    return b"\0" + stuffed(body + crc32c(body).to_bytes(4, "little")) + b"\0"
+    return b"\0" + cobs_encode(body + crc32c(body).to_bytes(4, "little")) + b"\0"
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
-    """A frame that arrived whole. `message` is None where the schema or the id is another's."""
+class Frame:
+    """An intact frame. `message` is None if this program does not know how to read it."""
 
     header: Header
     message: Message | None
 
 
+@dataclass(slots=True)
+class Counters:
+    """What a parser has seen."""
+
+    bytes: int = 0
+    accepted: int = 0
+    damaged: int = 0  # COBS, length or CRC wrong
+    unknown: int = 0  # intact, of another schema, protocol or id
+
+
 class Parser:
-    """Bytes to frames; keeps what is not complete yet, bounded."""
+    """Bytes in, in pieces of any size; intact frames out, in order."""
 
     def __init__(self) -> None:
-        self.accepted = 0
-        self.damaged = 0  # bad COBS, CRC or length
-        self._held = bytearray()
+        self.counters = Counters()
+        self._part = b""  # of the frame that has not ended yet
         self._overlong = False
 
-    def feed(self, data: bytes) -> Iterator[Received]:
-        """Take bytes in, and give what became whole."""
-        for index, part in enumerate(data.split(b"\0")):
-            if index:  # a zero came before this part
-                yield from self._end()
-            self._held += part
-            if len(self._held) > MOST_STUFFED:
-                self._held.clear()
-                self._overlong = True
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that `data` completes."""
+        self.counters.bytes += len(data)
+        *ended, self._part = (self._part + data).split(b"\0")
+        frames = []
+        for piece in ended:
+            if self._overlong or len(piece) > LARGEST_ENCODED:
+                self.counters.damaged += 1
+                self._overlong = False
+            elif piece and (frame := self._frame(piece)) is not None:
+                frames.append(frame)
+        if len(self._part) > LARGEST_ENCODED:  # no frame is that long: drop what is still to come
+            self._overlong, self._part = True, b""
+        return frames
 
-    def _end(self) -> Iterator[Received]:
-        stuffed_bytes, overlong = bytes(self._held), self._overlong
-        self._held.clear()
-        self._overlong = False
-        if not stuffed_bytes and not overlong:
-            return
-        body = None if overlong else unstuffed(stuffed_bytes)
-        if body is None or len(body) < Header.SIZE + 4:
-            self.damaged += 1
-            return
-        body, crc = body[:-4], int.from_bytes(body[-4:], "little")
-        if crc32c(body) != crc:
-            self.damaged += 1
-            return
+    def _frame(self, piece: bytes) -> Frame | None:
+        body = cobs_decode(piece)
+        if body is None or len(body) < SMALLEST:
+            self.counters.damaged += 1
+            return None
+        body, crc = body[:-CRC_BYTES], body[-CRC_BYTES:]
+        if crc32c(body) != int.from_bytes(crc, "little"):
+            self.counters.damaged += 1
+            return None
         header = Header.unpack(body[: Header.SIZE])
-        kind = BY_ID.get(header.message_id)
-        message = None
-        if kind is not None and len(body) == Header.SIZE + kind.SIZE:
-            try:
-                message = kind.unpack(body[Header.SIZE :])
-            except FormatError:
-                message = None
-        self.accepted += 1
-        yield Received(header, message)
+        payload = body[Header.SIZE :]
+        kind = MESSAGES.get(header.message_id)
+        readable = header.schema_hash == SCHEMA_HASH or header.message_id in FROZEN
+        if kind is None or not readable:
+            self.counters.unknown += 1
+            return Frame(header, None)
+        if len(payload) != kind.SIZE:
+            self.counters.damaged += 1
+            return None
+        self.counters.accepted += 1
+        return Frame(header, kind.unpack(payload))

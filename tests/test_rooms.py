@@ -16,6 +16,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "edge_wm"
+BRIDGE = REPOSITORY / "firmware_bridge"
+BRIDGE_FLOORS = (0, 1)  # what firmware_bridge may import of edge_wm
 
 FLOORS: Mapping[int, frozenset[str]] = {
     0: frozenset(
@@ -77,7 +79,12 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "rclpy": ("cli",),  # to see whether it is there; the nodes are in ros2_ws
     "edge_wm_ros": ("cli",),
     "std_srvs": ("cli",),
-    "serial": (),
+    "serial": (),  # firmware_bridge alone
+    "firmware_bridge": ("cli",),
+    "dynamixel_sdk": (),
+    "scservo_sdk": (),
+    "moteus": (),
+    "can": (),
     "cryptography": ("bundle",),
     "securesystemslib": ("bundle",),
     "typer": ("cli",),
@@ -147,6 +154,56 @@ def violations(path: Path, source: str) -> list[str]:
                     f"{other} is on floor {FLOOR_OF[other]}"
                 )
     return found
+
+
+# Of the doors above, those that firmware_bridge may open as well.
+BRIDGE_DOORS = ("serial", "socket", "dynamixel_sdk", "scservo_sdk", "moteus", "can")
+
+
+def bridge_violations(path: Path, source: str) -> list[str]:
+    """What is wrong with the imports of one file of firmware_bridge."""
+    found = []
+    for line, name in imports(source):
+        where = f"firmware_bridge/{path}:{line}: firmware_bridge imports {name}"
+        top, _, rest = name.partition(".")
+        room = rest.split(".")[0]
+        if not top:
+            found.append(f"{where}; write the whole name")
+        elif top == "edge_wm" and FLOOR_OF.get(room, 0) not in BRIDGE_FLOORS:
+            found.append(f"{where}; it may import floors 0 and 1 only")
+        elif top == "edge_wm" and room == "_native":
+            found.append(f"{where}; only the rooms of edge_wm may")
+        elif top in DOORS and top not in (*BRIDGE_DOORS, "firmware_bridge"):
+            found.append(f"{where}; only {', '.join(DOORS[top]) or 'nobody'} may")
+    return found
+
+
+def test_the_firmware_bridge_keeps_to_the_ground_floors():
+    found = []
+    for path in sorted(BRIDGE.rglob("*.py")):
+        found += bridge_violations(path.relative_to(BRIDGE), path.read_text(encoding="utf-8"))
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("from edge_wm.guard import Guard", "floors 0 and 1 only"),
+        ("from edge_wm import runtime", "floors 0 and 1 only"),
+        ("import rclpy", "only cli may"),
+        ("import pickle", "only nobody may"),
+        ("from . import wire", "write the whole name"),
+    ],
+)
+def test_a_wrong_import_of_the_bridge_is_found(source, complaint):
+    (found,) = bridge_violations(Path("link.py"), source)
+    assert complaint in found
+
+
+def test_a_right_import_of_the_bridge_passes():
+    source = "import serial\nimport socket\nfrom edge_wm.robot import Robot\n"
+    source += "from edge_wm import __version__\nfrom firmware_bridge.wire import Parser"
+    assert bridge_violations(Path("link.py"), source) == []
 
 
 def test_every_room_keeps_to_the_floor_plan():

@@ -76,6 +76,9 @@ def test_every_data_file_of_the_package_is_in_it(site):
 
 def test_nothing_but_the_package_is_in_it(site):
     names = {path.name for path in site.iterdir()}
-    assert {name for name in names if not name.endswith(".dist-info")} == {"edge_wm"}
+    assert {name for name in names if not name.endswith(".dist-info")} == {
+        "edge_wm",
+        "firmware_bridge",
+    }
     (module,) = (path.name for path in (site / "edge_wm").glob("*.so"))
     assert sys.implementation.cache_tag in module

@@ -25,7 +25,9 @@ from edge_wm.cli.contract import app as contract_app
 from edge_wm.cli.doctor import doctor
 from edge_wm.cli.evaluate import evaluate
 from edge_wm.cli.explain import explain
+from edge_wm.cli.hil import hil
 from edge_wm.cli.latency import latency
+from edge_wm.cli.link import app as link_app
 from edge_wm.cli.quantize import quantize
 from edge_wm.cli.replay import replay
 from edge_wm.cli.report import report
@@ -52,6 +54,8 @@ app.command("quantize")(quantize)
 app.add_typer(contract_app, name="contract")
 app.add_typer(robot_app, name="robot")
 app.add_typer(bundle_app, name="bundle")
+app.add_typer(link_app, name="link")
+app.command("hil")(hil)
 app.command("explain")(explain)
 app.command("doctor")(doctor)
 

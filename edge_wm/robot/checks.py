@@ -66,6 +66,9 @@ _AXIS_UNITS: Mapping[str, Mapping[str, str]] = {  # kind -> unit -> unit of its 
     "velocity": {"rad/s": "rad", "m/s": "m"},
     "effort": {"N m": "rad", "N": "m"},
 }
+_SERIAL_FIELDS = ("port", "baud", "axes", "current_max", "temperature_max", "bus_voltage")
+_DEFAULT_LINK = Link("serial")
+LINK_AXES = 8  # of one board: what a command carries (firmware_bridge/mcu/protocol)
 _TWIST_UNITS = {"base.vx": "m/s", "base.wz": "rad/s"}
 
 
@@ -109,7 +112,7 @@ class _Checker:
             setpoint_period_ns=_period_ns(part.setpoint_rate_hz),
             actuation_delay_ns=_ms(part.actuation_delay_ms),
             dead_man_ns=_ms(part.dead_man_ms),
-            links=tuple(Link(entry.kind) for entry in part.links),
+            links=tuple(self._link(index, axes) for index in range(len(part.links))),
             sha256=sha256,
             text=text,
         )
@@ -317,6 +320,80 @@ class _Checker:
                 parent,
                 "give its place on the base",
             )
+
+    # ---- links ------------------------------------------------------------------------
+    def _link(self, index: int, axes: Sequence[Axis]) -> Link:
+        part, path = self.part.links[index], f"links[{index}]"
+        given = {key: getattr(part, key) for key in _SERIAL_FIELDS}
+        given = {key: value for key, value in given.items() if value is not None}
+        if part.kind == "simulated":
+            for key, value in given.items():
+                self._fail(
+                    f"{path}.{key}",
+                    "absent for kind simulated",
+                    value,
+                    "remove the field, or correct the kind",
+                )
+            return Link("simulated")
+        if part.port is None:
+            self._fail(
+                f"{path}.port",
+                "given for kind serial",
+                None,
+                "name the port, for instance /dev/ttyACM0",
+            )
+        known = {axis.name: axis for axis in axes}
+        names = tuple(known) if part.axes is None else tuple(part.axes)
+        self._unique(f"{path}.axes", names)
+        if not 1 <= len(names) <= LINK_AXES:
+            self._fail(
+                f"{path}.axes",
+                f"1 to {LINK_AXES} names of axes",
+                list(names),
+                "name them in the board's order; a board drives no more",
+            )
+        for position, name in enumerate(names):
+            if name not in known:
+                self._fail(
+                    f"{path}.axes[{position}]", "an axis", name, f"axes here: {', '.join(known)}"
+                )
+            if known[name].kind == "effort":
+                self._fail(
+                    f"{path}.axes[{position}]",
+                    "an axis of kind position, velocity or twist",
+                    name,
+                    "the link carries no effort commands",
+                )
+        low, high = part.bus_voltage or _DEFAULT_LINK.bus_voltage
+        if not 0.0 <= low < high <= 65.0:
+            self._fail(
+                f"{path}.bus_voltage",
+                "[lowest, highest] in V, within 0 to 65",
+                [low, high],
+                "write what the motors' supply may have",
+            )
+        temperature_max = given.get("temperature_max", _DEFAULT_LINK.temperature_max)
+        if not 0.0 < temperature_max <= 200.0:
+            self._fail(
+                f"{path}.temperature_max",
+                "above 0 and at most 200 (degC)",
+                temperature_max,
+                "write what the motors' windings bear",
+            )
+        current_max = given.get("current_max", _DEFAULT_LINK.current_max)
+        if not current_max <= 65.0:
+            self._fail(
+                f"{path}.current_max", "at most 65 (A)", current_max, "the link carries no more"
+            )
+        return Link(
+            kind="serial",
+            port=part.port,
+            baud=given.get("baud", _DEFAULT_LINK.baud),
+            axes=names,
+            current_max=current_max,
+            temperature_max=temperature_max,
+            bus_voltage=(low, high),
+        )
 
     # ---- base and axes ----------------------------------------------------------------
     def _base(self, streams: Mapping[str, Stream]) -> Base | None:

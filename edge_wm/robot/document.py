@@ -136,7 +136,13 @@ class StoppingPart(_Part):
 
 
 class LinkPart(_Part):
-    kind: Literal["simulated"]
+    kind: Literal["simulated", "serial"]
+    port: Annotated[str, Meta(min_length=1)] | None = None
+    baud: Annotated[int, Meta(ge=9600, le=20_000_000)] | None = None
+    axes: list[Name] | None = None
+    current_max: Positive | None = None
+    temperature_max: float | None = None
+    bus_voltage: tuple[float, float] | None = None
 
 
 class RobotPart(_Part):
@@ -267,7 +273,7 @@ def convert(value: dict[str, Any], name: str) -> RobotPart:
             "this version of edge-wm reads no other; see docs/robot-file.md",
         )
     for path, number in _numbers(value, ""):
-        if not abs(number) <= LARGEST:
+        if not abs(number) <= LARGEST and not path.endswith(".baud"):  # which has its own bounds
             fail(
                 name,
                 path,

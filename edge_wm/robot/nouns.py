@@ -135,9 +135,15 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A device that setpoints go to."""
+    """A device that setpoints go to. Of a simulated one only `kind` is said."""
 
-    kind: Literal["simulated"]
+    kind: Literal["simulated", "serial"]
+    port: str = ""  # a device file, unix:PATH, tcp:HOST:PORT, or an URL of pyserial
+    baud: int = 1_000_000
+    axes: tuple[str, ...] = ()  # names, in the board's order; at most 8
+    current_max: float = 40.0  # A, of each motor
+    temperature_max: float = 90.0  # degC, of each motor
+    bus_voltage: tuple[float, float] = (6.0, 60.0)  # V, lowest and highest of the motors' supply
 
 
 @dataclass(frozen=True, slots=True)

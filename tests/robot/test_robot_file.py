@@ -17,7 +17,7 @@ import pytest
 
 from edge_wm import shipped
 from edge_wm.errors import RobotFileError, UsageError
-from edge_wm.robot import Box, Sphere, checks, document, find_robot, load_robot, parse_robot
+from edge_wm.robot import Box, Link, Sphere, checks, document, find_robot, load_robot, parse_robot
 
 ROVER = (shipped.folder("robots") / "rover.yaml").read_text(encoding="utf-8")
 ARM = (shipped.folder("robots") / "arm.yaml").read_text(encoding="utf-8")
@@ -64,6 +64,21 @@ def test_arm_is_what_its_file_says() -> None:
     assert arm.pose_stream is None
 
 
+def test_a_serial_link_says_what_it_is_or_takes_the_defaults():
+    text = find_robot("rover").read_text(encoding="utf-8")
+    whole = "- {kind: serial, port: /dev/ttyACM0, baud: 2000000, axes: [base.wz, base.vx], "
+    whole += "current_max: 12, temperature_max: 70, bus_voltage: [18, 30]}"
+    robot = parse_robot(text.replace("- kind: simulated", whole), "x")
+    assert robot.links == (
+        Link("serial", "/dev/ttyACM0", 2_000_000, ("base.wz", "base.vx"), 12.0, 70.0, (18.0, 30.0)),
+    )
+    short = "- {kind: serial, port: /dev/ttyACM0}"
+    robot = parse_robot(text.replace("- kind: simulated", short), "x")
+    assert robot.links == (
+        Link("serial", "/dev/ttyACM0", 1_000_000, ("base.vx", "base.wz"), 40.0, 90.0, (6.0, 60.0)),
+    )
+
+
 def test_wheels_and_twist_are_inverse() -> None:
     base = load_robot(find_robot("rover")).base
     assert base is not None
@@ -100,7 +115,17 @@ ROVER_REFUSED = [
     ("shape: [64, 64, 3]", "shape: [64, 6.5, 3]", "streams.camera.shape[1] must be a whole number at least 1 and at most 1000000, got 6.5; see docs/robot-file.md"),
     ("  camera:", "  my camera!:", "a key of streams must be a name of letters, digits, '_', '.', '-' that begins with a letter, got 'my camera!'; rename it"),
     ("- kind: simulated", "- simulated", "links[0] must be a mapping, got 'simulated'; see docs/robot-file.md"),
-    ("kind: simulated", "kind: usb", "links[0].kind must be 'simulated', got 'usb'; see docs/robot-file.md"),
+    ("kind: simulated", "kind: usb", "links[0].kind must be one of 'simulated', 'serial', got 'usb'; see docs/robot-file.md"),
+    ("- kind: simulated", "- {kind: simulated, port: /dev/ttyACM0}", "links[0].port must be absent for kind simulated, got '/dev/ttyACM0'; remove the field, or correct the kind"),
+    ("- kind: simulated", "- {kind: simulated, current_max: 3}", "links[0].current_max must be absent for kind simulated, got 3.0; remove the field, or correct the kind"),
+    ("- kind: simulated", "- kind: serial", "links[0].port must be given for kind serial, got nothing; name the port, for instance /dev/ttyACM0"),
+    ("- kind: simulated", "- {kind: serial, port: /dev/x, baud: 300}", "links[0].baud must be a whole number at least 9600 and at most 20000000, got 300; see docs/robot-file.md"),
+    ("- kind: simulated", "- {kind: serial, port: /dev/x, axes: []}", "links[0].axes must be 1 to 8 names of axes, got []; name them in the board's order; a board drives no more"),
+    ("- kind: simulated", "- {kind: serial, port: /dev/x, axes: [base.vy]}", "links[0].axes[0] must be an axis, got 'base.vy'; axes here: base.vx, base.wz"),
+    ("- kind: simulated", "- {kind: serial, port: /dev/x, axes: [base.vx, base.vx]}", "links[0].axes[1] must be named once, got 'base.vx'; remove the second"),
+    ("- kind: simulated", "- {kind: serial, port: /dev/x, bus_voltage: [20, 10]}", "links[0].bus_voltage must be [lowest, highest] in V, within 0 to 65, got [20.0, 10.0]; write what the motors' supply may have"),
+    ("- kind: simulated", "- {kind: serial, port: /dev/x, temperature_max: 201}", "links[0].temperature_max must be above 0 and at most 200 (degC), got 201.0; write what the motors' windings bear"),
+    ("- kind: simulated", "- {kind: serial, port: /dev/x, current_max: 66}", "links[0].current_max must be at most 65 (A), got 66.0; the link carries no more"),
     ("format: edge-wm/robot/1", "format: edge-wm/robot/2", "format must be 'edge-wm/robot/1', got 'edge-wm/robot/2'; this version of edge-wm reads no other; see docs/robot-file.md"),
     # units
     ("unit: m/s\n", "unit: km/h\n", "axes.base.vx.unit must be one of 'rad', 'm', 'rad/s', 'm/s', 'N m', 'N', got 'km/h'; see docs/robot-file.md"),

@@ -1,38 +1,42 @@
-/* Frames on the wire; firmware_bridge/wire.py draws them and is the same in Python.
+/* Frames, as the host's firmware_bridge/wire.py speaks them:
  *
- *     00 | COBS( header 22 | payload <= 240 | CRC-32C 4 ) | 00
+ *     00 | COBS( header 22 B | payload | CRC-32C 4 B, little-endian ) | 00
  *
- * Pure: no allocation, no register, no clock; every loop is bounded by the sizes below.
- */
-#ifndef EDGE_WM_CORE_WIRE_H
-#define EDGE_WM_CORE_WIRE_H
+ * The invariant: what wire_feed gives out has passed COBS, length and CRC; everything else is
+ * counted and gone, and costs at most the frame that follows it. */
+#ifndef EDGE_WM_WIRE_H
+#define EDGE_WM_WIRE_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define WIRE_HEADER 22u
-#define WIRE_MOST_PAYLOAD 240u
-#define WIRE_MOST_BODY (WIRE_HEADER + WIRE_MOST_PAYLOAD)
-#define WIRE_MOST_STUFFED (WIRE_MOST_BODY + 4u + 2u) /* CRC; COBS adds one a 254 bytes */
-#define WIRE_MOST_FRAME (WIRE_MOST_STUFFED + 2u)
-
-uint32_t wire_crc32c(const uint8_t *data, size_t size);
-
-/* Writes the frame of a body (header and payload) and returns its size; 0 if the body is longer
- * than WIRE_MOST_BODY. `out` has room for WIRE_MOST_FRAME. */
-size_t wire_frame(const uint8_t *body, size_t size, uint8_t out[WIRE_MOST_FRAME]);
-
-struct wire_parser {
-    uint8_t held[WIRE_MOST_STUFFED]; /* what came since the last zero; after a frame its body */
-    uint16_t size;                   /* bytes in `held` */
-    bool overlong;                   /* more came than a frame may have */
-    uint32_t accepted;
-    uint32_t damaged;                /* bad COBS, CRC or length */
+enum {
+    WIRE_HEADER = 22,
+    WIRE_CRC = 4,
+    WIRE_PAYLOAD_MAX = 237,                                      /* LimitsReply */
+    WIRE_RAW_MAX = WIRE_HEADER + WIRE_PAYLOAD_MAX + WIRE_CRC,    /* 263 */
+    WIRE_ENCODED_MAX = WIRE_RAW_MAX + WIRE_RAW_MAX / 254 + 1 + 2 /* with both 00 */
 };
 
-/* Takes one byte. True if it ended a whole frame: its body then lies in `held`, `*size` bytes, until
- * the next byte is taken. An all-zero parser is ready. */
-bool wire_take(struct wire_parser *parser, uint8_t byte, size_t *size);
+typedef struct {
+    uint8_t raw[WIRE_RAW_MAX]; /* decoded so far: header, payload, CRC */
+    uint16_t length;           /* bytes in raw */
+    uint8_t left;              /* bytes left of the COBS block */
+    bool zero_due;             /* the block ends in a 00 unless the frame does */
+    bool damaged;              /* skip to the next 00 */
+    bool begun;                /* bytes since the last 00 */
+    uint32_t frames_damaged;
+} wire_parser;
+
+/* CRC-32C (Castagnoli; RFC 3720, appendix B.4). */
+uint32_t wire_crc32c(const uint8_t *data, size_t length);
+
+/* One byte in; true if it ended an intact frame, which then lies in raw[0 .. length - 5]. */
+bool wire_feed(wire_parser *parser, uint8_t byte);
+
+/* Append the CRC to raw (length bytes of header and payload; WIRE_RAW_MAX of room) and write the
+ * frame with both borders to out (WIRE_ENCODED_MAX of room); returns its length. */
+size_t wire_encode(uint8_t *raw, size_t length, uint8_t *out);
 
 #endif

@@ -1,0 +1,34 @@
+/* The tables of the two emulated robots: a two-joint arm and a differential rover. */
+#include "board.h"
+
+const board_table board_arm = {
+    .hardware = "emulated-arm",
+    .axes = 2,
+    .dead_man_max_us = 250000,
+    .bus_min_mV = 18000,
+    .bus_max_mV = 30000,
+    .axis = {{.kind = 1, .position_min = -3100000, .position_max = 3100000,
+              .velocity_max = 6000000, .acceleration_max = 40000000, .braking = 40000000,
+              .torque_max = 20000, .current_max = 20000, .temperature_max = 900,
+              .gains = {.kp = 60000, .kd = 6000}, .jump = 100000, .frozen_travel = 3000,
+              .rest_velocity = 50000},
+             {.kind = 1, .position_min = -2600000, .position_max = 2600000,
+              .velocity_max = 8000000, .acceleration_max = 60000000, .braking = 60000000,
+              .torque_max = 10000, .current_max = 15000, .temperature_max = 900,
+              .gains = {.kp = 25000, .kd = 2000}, .jump = 100000, .frozen_travel = 3000,
+              .rest_velocity = 50000}}};
+
+const board_table board_rover = {
+    .hardware = "emulated-rover",
+    .axes = 2,
+    .dead_man_max_us = 250000,
+    .bus_min_mV = 18000,
+    .bus_max_mV = 30000,
+    .axis = {{.kind = 4, .velocity_max = 2000000, .acceleration_max = 4000000, .braking = 4000000,
+              .torque_max = 60000, .current_max = 20000, .temperature_max = 900,
+              .gains = {.kp = 40000, .ki = 80000}, .jump = 50000, .frozen_travel = 2000,
+              .rest_velocity = 30000},
+             {.kind = 3, .velocity_max = 4000000, .acceleration_max = 16000000, .braking = 16000000,
+              .torque_max = 20000, .current_max = 20000, .temperature_max = 900,
+              .gains = {.kp = 4000, .ki = 8000}, .jump = 100000, .frozen_travel = 3000,
+              .rest_velocity = 50000}}};

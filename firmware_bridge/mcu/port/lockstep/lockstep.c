@@ -1,0 +1,42 @@
+/* The firmware as a shared library: a test turns its milliseconds itself, through ctypes. The
+ * window is the caller's memory, so that the bytes and readings are those of every other port. */
+#include "loop.h"
+#include "port.h"
+#include "window_port.h"
+
+static volatile window *the_window;
+static uint32_t the_feeds;
+
+/* Start (again: a reset) on this window. */
+void lockstep_start(window *w) {
+    the_window = w;
+    the_feeds = 0;
+    window_use(w, 1); /* an e-stop input */
+    loop_start();
+}
+
+/* One millisecond: window.tick is already counted up. */
+void lockstep_tick(void) {
+    loop_once();
+    the_window->tick_done = the_window->tick;
+}
+
+/* The same for a plant that does not change in between: `count` milliseconds. */
+void lockstep_run(uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        the_window->tick = the_window->tick + 1U;
+        lockstep_tick();
+    }
+}
+
+uint32_t lockstep_feeds(void) {
+    return the_feeds;
+}
+
+uint64_t port_wait(void) {
+    return (uint64_t)the_window->tick * 1000U;
+}
+
+void port_feed(void) {
+    the_feeds++;
+}
