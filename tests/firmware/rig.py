@@ -236,8 +236,13 @@ class Rig:
         self.arm()
 
     def command(self, *axes: AxisCommand, apply_in_us: int = 0, **changes: int) -> Command:
-        values = {"limits_crc": self.crc, "apply_at_us": self.now_us + apply_in_us,
-                  "knot_us": 20000, "valid_us": 100000, "axes": len(axes)} | changes
+        values = {
+            "limits_crc": self.crc,
+            "apply_at_us": self.now_us + apply_in_us,
+            "knot_us": 20000,
+            "valid_us": 100000,
+            "axes": len(axes),
+        } | changes
         return Command(axis=(*axes, *[ZERO_AXIS] * (8 - len(axes))), **values)
 
 
@@ -261,11 +266,19 @@ def limits_of(dead_man_us: int = 50_000, **changes: int) -> Limits:
     return Limits(2, dead_man_us, 20_000, 28_000, (axis, axis, *[ZERO_LIMITS] * 6))
 
 
-def steady(velocity: int, *, brake: int = 4_000_000, brake_ms: int = 1000, position: int = 0,
-           knot_us: int = 20000) -> AxisCommand:
+def steady(
+    velocity: int,
+    *,
+    brake: int = 4_000_000,
+    brake_ms: int = 1000,
+    position: int = 0,
+    knot_us: int = 20000,
+) -> AxisCommand:
     """A constant velocity from `position` on."""
     return AxisCommand(
-        (position, position + velocity * knot_us // 1_000_000), (velocity, velocity), brake,
+        (position, position + velocity * knot_us // 1_000_000),
+        (velocity, velocity),
+        brake,
         brake_ms,
     )
 

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from firmware.rig import GOOD, Native, Qemu, limits_of, steady
 from firmware_bridge.messages import (
     Arm,
     AxisCommand,
@@ -22,7 +23,6 @@ from firmware_bridge.messages import (
     Status,
 )
 from firmware_bridge.wire import crc32c, encode
-from firmware.rig import GOOD, Native, Qemu, limits_of, steady
 
 IDLE, HOLD, ACTIVE, STOP, FAULT, ESTOP = 0, 2, 3, 5, 6, 7
 EXPIRED, LATCHED, NOT_ARMED = 63, 98, 97
@@ -373,9 +373,7 @@ def test_the_trace_is_the_same_in_five_runs_and_in_qemu() -> None:
         rig.close()
 
 
-@pytest.mark.parametrize(
-    ("inject", "cause", "reason"), [(1, 4, 118), (2, 5, 119), (3, 6, 119)]
-)
+@pytest.mark.parametrize(("inject", "cause", "reason"), [(1, 4, 118), (2, 5, 119), (3, 6, 119)])
 def test_a_crash_resets_with_torque_off_and_says_why(inject: int, cause: int, reason: int) -> None:
     rig = Qemu()
     try:

@@ -20,14 +20,18 @@
 #define WATCHDOG_CONTROL REGISTER(0x40008008U)
 #define WATCHDOG_CLEAR REGISTER(0x4000800CU)
 #define WATCHDOG_LOCK REGISTER(0x40008C00U)
-enum { WATCHDOG_US = 20000, CLOCK_MHZ = 25 };
+enum { WATCHDOG_US = 20000, CLOCK_MHZ = 25, GUARD_BYTES = 1024 };
 /* CMSDK timer 0: a free-running count down, so that a hang's time can be told. */
 #define TIMER_CONTROL REGISTER(0x40000000U)
 #define TIMER_VALUE REGISTER(0x40000004U)
 #define TIMER_RELOAD REGISTER(0x40000008U)
 /* ARMv7-M: reset request, fault status, memory and bus faults of their own. */
 #define AIRCR REGISTER(0xE000ED0CU)
-#define CFSR REGISTER(0xE000ED28U)
+#define SHCSR REGISTER(0xE000ED24U)
+#define MPU_CTRL REGISTER(0xE000ED94U)
+#define MPU_RNR REGISTER(0xE000ED98U)
+#define MPU_RBAR REGISTER(0xE000ED9CU)
+#define MPU_RASR REGISTER(0xE000EDA0U)
 
 extern uint32_t stack_bottom, stack_top, data_start, data_end, data_load, bss_start, bss_end;
 int main(void);
@@ -46,7 +50,7 @@ static void request_reset(uint32_t cause) {
 
 /* Runs on a stack of its own: the one that overflowed cannot be used. */
 __attribute__((used)) static void on_fault(uint32_t stack) {
-    const bool overflow = stack < (uint32_t)(uintptr_t)&stack_bottom + 64U;
+    const bool overflow = stack < (uint32_t)(uintptr_t)&stack_bottom + GUARD_BYTES + 64U;
     request_reset(overflow ? edge_wire_Identity_1_0_RESET_STACK_OVERFLOW
                            : edge_wire_Identity_1_0_RESET_HARD_FAULT);
 }
@@ -77,6 +81,17 @@ void reset(void) {
     (void)main();
 }
 
+/* The lowest KiB of the stack may not be touched: what lies below it is no memory, and this
+ * emulator ignores writes there. ARMv7-M, B3.5. */
+static void guard_start(void) {
+    MPU_RNR = 0;
+    MPU_RBAR = (uint32_t)(uintptr_t)&stack_bottom;
+    MPU_RASR = 1U << 28 | 9U << 1 | 1U; /* execute never, no access, 2^(9 + 1) bytes, on */
+    SHCSR |= 1U << 16;                  /* memory faults of their own */
+    MPU_CTRL = 5U;                      /* on; elsewhere the default map */
+    __asm volatile("dsb\nisb" ::: "memory");
+}
+
 static void watchdog_start(void) {
     WATCHDOG_LOCK = 0x1ACCE551U;
     WATCHDOG_LOAD = WATCHDOG_US * CLOCK_MHZ;
@@ -96,7 +111,11 @@ __attribute__((noinline)) static uint32_t overflow(uint32_t depth) {
     static volatile uint32_t deepest = 0xFFFFFFFFU;
     volatile uint32_t frame[64];
     frame[depth % 64U] = depth;
-    return depth == deepest ? 0 : overflow(depth + 1U) + frame[0];
+    if (depth == deepest) {
+        return 0;
+    }
+    const uint32_t below = overflow(depth + 1U); /* then the frame again, so it is no loop */
+    return below + frame[depth % 64U];
 }
 
 /* What a test breaks, as it would break by itself. */
@@ -130,6 +149,7 @@ uint64_t port_wait(void) {
 }
 
 int main(void) {
+    guard_start();
     TIMER_RELOAD = 0xFFFFFFFFU;
     TIMER_VALUE = 0xFFFFFFFFU;
     TIMER_CONTROL = 1U;
