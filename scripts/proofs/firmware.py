@@ -16,13 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from firmware.rig import Native, Qemu, build
 from firmware.test_lockstep import dead_man_case, drive
 from firmware.test_wire_and_motion import faulted
 
+ROOT = Path(__file__).resolve().parents[2]
 FUZZ = ROOT / "build" / "firmware-fuzz"
 
 
@@ -79,6 +81,14 @@ def fuzzing_total() -> dict[str, Any]:
     return {"passed": done >= 10**8, "executions": done}
 
 
+def mutation(count: int) -> dict[str, Any]:
+    """The first `count` mutants of a fixed order; what is known is not run again."""
+    from mutate_firmware import score
+
+    figures = score(0, count)
+    return {"passed": figures["score"] >= 0.95} | figures
+
+
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"dead-man {first}-{first + 99}": partial(dead_man, first) for first in range(0, 1000, 100)},
     "determinism": determinism,
@@ -86,4 +96,5 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     # about 9,000 executions a second on one core of 2026: 20 parts of ten minutes
     **{f"fuzzing {part}": fuzzing for part in range(20)},
     "fuzzing total": fuzzing_total,
+    **{f"mutation {count}": partial(mutation, count) for count in (40, 80, 120, 160, 200)},
 }
