@@ -83,6 +83,19 @@ def test_expiry_brakes_though_commands_still_come() -> None:
     assert rig.status.last_refusal == LATCHED
 
 
+def test_a_newer_command_replaces_what_would_have_begun_after_it() -> None:
+    rig = Native("rover")
+    rig.ready()
+    rig.say(rig.command(steady(300_000), steady(0), apply_in_us=10_000))
+    rig.tick()
+    rig.say(rig.command(steady(300_000), steady(0), apply_in_us=20_000))
+    rig.tick()
+    rig.say(rig.command(steady(8_000), steady(0), apply_in_us=5_000))
+    rig.tick(40)  # neither of the first two has begun
+    assert rig.window.mode == ACTIVE
+    assert rig.window.axis_out[0].reference_velocity == 8_000
+
+
 def test_the_suffix_stops_with_its_deceleration() -> None:
     rig = Native("rover")
     rig.ready()
