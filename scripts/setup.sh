@@ -103,6 +103,22 @@ install_arm_tools() {  # [llvm-mca]
         say "could not be installed: what needs them is skipped"
 }
 
+install_firmware_tools() {
+    missing_packages=()
+    command -v arm-none-eabi-gcc >/dev/null ||
+        missing gcc-arm-none-eabi "compiles the firmware for microcontrollers"
+    [ -d /usr/lib/arm-none-eabi/newlib ] || [ -d /usr/include/newlib ] ||
+        missing libnewlib-arm-none-eabi "is the C library of microcontrollers"
+    command -v qemu-system-arm >/dev/null ||
+        missing qemu-system-arm "runs the firmware on an emulated Cortex-M4"
+    command -v cppcheck >/dev/null || missing cppcheck "checks the firmware's C"
+    command -v clang-14 >/dev/null || missing clang-14 "fuzzes the firmware's parser and limiter"
+    [ -n "$(find /usr/lib/llvm-14 -name 'libclang_rt.fuzzer*' -print -quit 2>/dev/null)" ] ||
+        missing libclang-rt-14-dev "is the fuzzer and its sanitizers"
+    [ ${#missing_packages[@]} -eq 0 ] || apt_install "${missing_packages[@]}" ||
+        say "could not be installed: what needs them is skipped"
+}
+
 # ---- environments -----------------------------------------------------------------------
 works() { "$1/bin/python" -m pip --version >/dev/null 2>&1; }
 make_venv() {  # FOLDER PYTHON: anew, also where one was cut off or its Python is gone
@@ -200,7 +216,7 @@ exec 9>build/.setup-lock
 flock 9
 case "${1:-}" in
     run) set_up_venv run ;;
-    test) set_up_venv run,litert,dev; install_arm_tools ;;
+    test) set_up_venv run,litert,dev; install_arm_tools; install_firmware_tools ;;
     bench) set_up_venv run,litert,dev,bench ;;
     tflite) set_up_tflite ;;
     ros) set_up_venv run; set_up_ros ;;

@@ -45,7 +45,7 @@ static void brake(core *c, fault cause, uint8_t during, uint8_t after) {
         c->braking = true;
         c->braking_since_us = c->now_us;
     }
-    if (fault_is_of_sensor(cause.reason)) {
+    if (cause.axis < AXES_MAX && fault_is_of_sensor(cause.reason)) {
         c->damp |= (uint8_t)(1U << cause.axis);
     }
 }
@@ -332,7 +332,7 @@ void safety_tick(core *c, uint32_t milliseconds) {
     if (c->torque && found.reason != 0) {
         if (!latched(c)) {
             brake(c, found, MODE_FAULT, MODE_FAULT);
-        } else if (fault_is_of_sensor(found.reason)) {
+        } else if (found.axis < AXES_MAX && fault_is_of_sensor(found.reason)) {
             c->damp |= (uint8_t)(1U << found.axis); /* a second one, while it brakes */
         }
     }

@@ -188,20 +188,20 @@ static fault obey(core *c, const edge_wire_Header_1_0 *header, const uint8_t *pa
     fault refused = {0, NO_AXIS, 0, 0};
     switch (header->message_id) {
     case edge_wire_Hello_1_0_ID: {
-        edge_wire_Hello_1_0 hello;
+        edge_wire_Hello_1_0 hello = {0};
         (void)edge_wire_Hello_1_0_deserialize_(&hello, payload, &size);
         hear_hello(c, &hello);
         break;
     }
     case edge_wire_ClockRequest_1_0_ID: {
-        edge_wire_ClockRequest_1_0 request;
+        edge_wire_ClockRequest_1_0 request = {0};
         (void)edge_wire_ClockRequest_1_0_deserialize_(&request, payload, &size);
         const edge_wire_ClockReply_1_0 reply = {request._token, c->now_us};
         SAY(c, edge_wire_ClockReply_1_0, &reply);
         break;
     }
     case edge_wire_Limits_1_0_ID: {
-        edge_wire_LimitsReply_1_0 reply;
+        edge_wire_LimitsReply_1_0 reply = {0};
         (void)edge_wire_Limits_1_0_deserialize_(&reply.limits, payload, &size);
         refused = limits_agree(c, &reply.limits);
         if (refused.reason == 0) {
@@ -213,7 +213,7 @@ static fault obey(core *c, const edge_wire_Header_1_0 *header, const uint8_t *pa
         break;
     }
     case edge_wire_Arm_1_0_ID: {
-        edge_wire_Arm_1_0 arm;
+        edge_wire_Arm_1_0 arm = {0};
         (void)edge_wire_Arm_1_0_deserialize_(&arm, payload, &size);
         refused = c->limits_stale
                       ? (fault){REASON_LIMITS_NOT_AGREED, NO_AXIS, 0, 0}
@@ -224,7 +224,7 @@ static fault obey(core *c, const edge_wire_Header_1_0 *header, const uint8_t *pa
         safety_disarm(c, REASON_OPERATOR_STOP);
         break;
     case edge_wire_Command_1_0_ID: {
-        edge_wire_Command_1_0 command;
+        edge_wire_Command_1_0 command = {0};
         (void)edge_wire_Command_1_0_deserialize_(&command, payload, &size);
         refused = safety_accept(c, &command, header->sequence);
         break;
@@ -233,7 +233,7 @@ static fault obey(core *c, const edge_wire_Header_1_0 *header, const uint8_t *pa
         hear_fault_query(c, payload[0]);
         break;
     case edge_wire_Reset_1_0_ID: {
-        edge_wire_Reset_1_0 reset;
+        edge_wire_Reset_1_0 reset = {0};
         (void)edge_wire_Reset_1_0_deserialize_(&reset, payload, &size);
         refused = safety_release(c, reset.reason);
         break;
@@ -284,11 +284,11 @@ static void hear(core *c) {
     core_session *s = &c->session;
     const size_t payload = (size_t)s->parser.length - WIRE_HEADER - WIRE_CRC;
     const uint8_t *at = &s->parser.raw[WIRE_HEADER];
-    edge_wire_Header_1_0 header;
+    edge_wire_Header_1_0 header = {0};
     size_t size = WIRE_HEADER;
     (void)edge_wire_Header_1_0_deserialize_(&header, s->parser.raw, &size);
     if (header.message_id == edge_wire_Hello_1_0_ID && payload == 4) {
-        edge_wire_Hello_1_0 hello;
+        edge_wire_Hello_1_0 hello = {0};
         size = payload;
         (void)edge_wire_Hello_1_0_deserialize_(&hello, at, &size);
         c->hello_nonce = hello.nonce;

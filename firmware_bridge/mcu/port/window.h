@@ -72,7 +72,9 @@ typedef struct {
     uint8_t damp;           /* 360: bit per axis */
     uint8_t braking;        /* 361 */
     uint8_t reset_cause;    /* 362: Identity's, of this boot */
-    uint8_t reserved2[149];
+    uint8_t reserved_2a;
+    uint32_t unfed_us;      /* 364: how long the watchdog had gone unfed when it last expired */
+    uint8_t reserved2[144];
 
     uint8_t no_init[3584]; /* 512: survives the firmware's reset */
 

@@ -7,12 +7,19 @@
 static volatile window *the_window;
 static uint32_t the_feeds;
 
-/* Start (again: a reset) on this window. */
-void lockstep_start(window *w) {
+/* Start again after a reset by `cause` (Identity's, 0: power on), as a board of these
+ * capabilities. */
+void lockstep_start_after(window *w, uint32_t cause, uint8_t capabilities) {
     the_window = w;
     the_feeds = 0;
-    window_use(w, 1); /* an e-stop input */
+    window_survivor(w)->cause = cause;
+    window_use(w, capabilities);
     loop_start();
+}
+
+/* Power on. */
+void lockstep_start(window *w) {
+    lockstep_start_after(w, 0, 1); /* an e-stop input */
 }
 
 /* One millisecond: window.tick is already counted up. */

@@ -1,0 +1,100 @@
+"""The firmware's figures: dead-man, faulted frames, determinism, fuzzing; all in lock-step.
+
+Every part is small enough to finish in minutes; an interrupted proof continues at the next one.
+Fuzzing keeps its corpus and its count of executions in build/firmware-fuzz, so that its parts
+add up. Deadlines are on the firmware's clock.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from firmware.rig import Native, Qemu, build
+from firmware.test_lockstep import dead_man_case, drive
+from firmware.test_wire_and_motion import faulted
+
+ROOT = Path(__file__).resolve().parents[2]
+FUZZ = ROOT / "build" / "firmware-fuzz"
+
+
+def dead_man(first: int) -> dict[str, Any]:
+    """100 random silences."""
+    cases = [dead_man_case(seed) for seed in range(first, first + 100)]
+    braking_us = max(silence - dead_man for dead_man, silence, _ in cases)
+    torque_us = max(late for _, _, late in cases)
+    passed = braking_us <= 1000 and torque_us <= 5000
+    return {"passed": passed, "cases": 100, "braking_late_us": braking_us,
+            "torque_off_late_us": torque_us}  # fmt: skip
+
+
+def frames(seed: int) -> dict[str, Any]:
+    """250,000 faulted frames (about a minute); 40 parts make 10^7."""
+    applied, lost, good = faulted(1000 + seed, 250_000)
+    return {"passed": applied == 0 and lost <= 2, "faulted": 250_000, "applied": applied,
+            "lost_to_resynchronize": lost, "good": good}  # fmt: skip
+
+
+def determinism() -> dict[str, Any]:
+    """99 native runs and one in QEMU."""
+    hashes = [drive(Native(capabilities=3)) for _ in range(99)]
+    rig = Qemu()
+    try:
+        hashes.append(drive(rig))
+    finally:
+        rig.close()
+    return {"passed": len(set(hashes)) == 1, "runs": 100, "sha256": hashes[0]}
+
+
+def fuzzing() -> dict[str, Any]:
+    """Ten minutes more, until 10^8 executions of this build are reached; called again it adds."""
+    target = build("fuzz")
+    (FUZZ / "corpus").mkdir(parents=True, exist_ok=True)
+    state = FUZZ / f"{target.parent.name}.json"
+    done = json.loads(state.read_text())["executions"] if state.exists() else 0
+    run = subprocess.run(
+        [target, "-max_total_time=600", "-max_len=1024", "-print_final_stats=1", FUZZ / "corpus"],
+        capture_output=True,
+        text=True,
+        cwd=FUZZ,
+    )
+    found = re.search(r"number_of_executed_units: (\d+)", run.stderr)
+    done += int(found.group(1)) if found else 0
+    state.write_text(json.dumps({"executions": done}))
+    return {"passed": run.returncode == 0, "executions_so_far": done, "goal": 10**8}
+
+
+def fuzzing_total() -> dict[str, Any]:
+    """Did the parts add up?"""
+    state = FUZZ / f"{build('fuzz').parent.name}.json"
+    done = json.loads(state.read_text())["executions"] if state.exists() else 0
+    return {"passed": done >= 10**8, "executions": done}
+
+
+def mutation(count: int) -> dict[str, Any]:
+    """The first `count` mutants of a fixed order; what is known is not run again."""
+    from mutate_firmware import score
+
+    figures = score(0, count)
+    return {"passed": figures["score"] >= 0.95} | figures
+
+
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    **{f"dead-man {first}-{first + 99}": partial(dead_man, first) for first in range(0, 1000, 100)},
+    "determinism": determinism,
+    **{f"frames {part}": partial(frames, part) for part in range(40)},
+    # about 9,000 executions a second on one core of 2026: 20 parts of ten minutes
+    **{f"fuzzing {part}": fuzzing for part in range(20)},
+    "fuzzing total": fuzzing_total,
+    **{f"mutation {count}": partial(mutation, count) for count in (40, 80, 120, 160, 200)},
+}
