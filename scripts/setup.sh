@@ -133,8 +133,9 @@ install_packages() {  # FOLDER EXTRAS PIP-OPTIONS...
     shift 2
     if [ "$(cat "$stamp" 2>/dev/null)" = "$(stamp_of "$python" "$extras")" ]; then return; fi
     say "installing edge-wm[$extras] and what it needs"
-    "$python" -m pip install -q --disable-pip-version-check "$@" 'scikit-build-core>=0.11' \
-        'pybind11>=2.13'
+    # wheel and setuptools: for packages that come as sources only (cobs)
+    "$python" -m pip install -q --disable-pip-version-check "$@" 'scikit-build-core>=0.11' wheel \
+        'pybind11>=2.13' 'setuptools<80'
     "$python" -m pip install -q --disable-pip-version-check --no-build-isolation "$@" \
         -e ".[$extras]"
     stamp_of "$python" "$extras" >"$stamp"

@@ -213,19 +213,6 @@ def test_every_room_keeps_to_the_floor_plan():
     assert found == []
 
 
-def test_the_firmware_bridge_stands_on_the_two_lowest_floors_and_only_the_top_knows_it():
-    bridge = REPOSITORY / "firmware_bridge"
-    for path in bridge.glob("*.py"):
-        for line, name in imports(path.read_text(encoding="utf-8")):
-            top, _, rest = name.partition(".")
-            assert top != "edge_wm" or FLOOR_OF[rest.split(".")[0]] <= 1, f"{path}:{line}: {name}"
-            assert top not in DOORS or top == "serial", f"{path}:{line}: {name}"
-    for path in PACKAGE.rglob("*.py"):
-        for line, name in imports(path.read_text(encoding="utf-8")):
-            below = room_of(path.relative_to(PACKAGE)) != "cli"
-            assert not (below and name.split(".")[0] == "firmware_bridge"), f"{path}:{line}"
-
-
 @pytest.mark.parametrize(
     ("path", "source", "complaint"),
     [
