@@ -29,7 +29,7 @@ import numpy as np
 from edge_wm_ros.driving import Drive
 from edge_wm_ros.processes import processes
 from ros2.delivery import RATES_HZ, deliver
-from ros2.test_robot import AT_REST, SILENCE_MS, enable, kill_and_time, reset, speed
+from ros2.test_robot import AT_REST, SILENCE_MS, enable, kill_and_time, reset, speed, tell
 from ros2.test_rogue import limits_hold, storm
 
 from edge_wm import shipped
@@ -87,6 +87,7 @@ def through_ros(worlds: range) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder, up(seed, folder) as drive:
             if not drive.until(lambda heard: heard.guard["epoch"] > 0, UP_WITHIN_S):
                 not_up += 1
+                print(f"world {seed} never came up:\n{tell(drive)}", file=sys.stderr)
                 continue
             first_tick = len(drive.heard.ticks_ns)
             reached = drive.drive_to_goal(TIME_LIMIT_S)
@@ -127,7 +128,7 @@ def vga() -> dict[str, Any]:
 
 
 def kills(name: str, times: int) -> dict[str, Any]:
-    """At rest within timeout + tick + delay + braking time; nothing moves before a reset."""
+    """At rest within the bound of `kill_and_time`; nothing moves before a reset."""
     over, named = [], 0
     with tempfile.TemporaryDirectory() as folder, up(5, folder) as drive:
         await_up(drive)
