@@ -37,6 +37,7 @@ SUBSTEP_S = 1e-9 * STEP_NS / SUBSTEPS  # 4 kHz: a quarter of the windings' time 
 VELOCITY_FILTER_S = 0.004  # of the encoder's speed: differences of single counts are too coarse
 STOP_BEYOND = 0.05  # rad or m: the mechanical stops lie this far outside the position limits
 AMBIENT_C = 25.0
+SOLID = 2  # MuJoCo's contype of what stands around; the arm's own is 1
 
 CommandKind = Literal["duty", "current", "torque", "off"]
 COMMANDS: tuple[CommandKind, ...] = ("duty", "current", "torque", "off")
@@ -118,8 +119,16 @@ class ArmPlant:
         self._model = mujoco.MjModel.from_xml_string(arm_scene(robot, parameters))
         self._data = mujoco.MjData(self._model)
         self.joints = len(parameters.drives)
+        solid = self._model.geom_contype == SOLID
+        self._others = [int(geom) for geom in np.flatnonzero(solid)]
+        self._own = [int(geom) for geom in np.flatnonzero(~solid)]
         # What one winding does in a substep: i -> ... + decay i; and its mean on the way.
         taus = [drive.inductance / drive.resistance for drive in parameters.drives]
+        self._radians = [math.tau / drive.encoder_counts for drive in parameters.drives]
+        self._stops = [
+            (axis.position_min - STOP_BEYOND, axis.position_max + STOP_BEYOND)
+            for axis in robot.axes
+        ]
         self._decay = [math.exp(-SUBSTEP_S / tau) for tau in taus]
         self._mean = [
             tau / SUBSTEP_S * (1.0 - decay) for tau, decay in zip(taus, self._decay, strict=True)
@@ -160,9 +169,11 @@ class ArmPlant:
         else:
             wanted = [float(value) for value in command]
         for _ in range(SUBSTEPS):
-            for joint, drive in enumerate(drives):
-                speed = float(self._data.qvel[joint])
-                self._data.ctrl[joint] = self._torque(joint, drive, wanted[joint], what, speed)
+            speeds = self._data.qvel.tolist()
+            self._data.ctrl[:] = [
+                self._torque(joint, drive, wanted[joint], what, speeds[joint])
+                for joint, drive in enumerate(drives)
+            ]
             mujoco.mj_step(self._model, self._data)
         self.steps += 1
         self._measure()
@@ -200,31 +211,34 @@ class ArmPlant:
 
     def _count(self) -> list[int]:
         return [
-            math.floor(float(q) / math.tau * drive.encoder_counts)
-            for q, drive in zip(self._data.qpos, self.parameters.drives, strict=True)
+            math.floor(q / radians)
+            for q, radians in zip(self._data.qpos.tolist(), self._radians, strict=True)
         ]
 
     def _measure(self) -> None:
         """Encoders and thermometers, once a millisecond."""
         step_s = SUBSTEPS * SUBSTEP_S
+        share = step_s / (VELOCITY_FILTER_S + step_s)
         before, self._counted = self._counted, self._count()
         for joint, drive in enumerate(self.parameters.drives):
-            change = (self._counted[joint] - before[joint]) * math.tau / drive.encoder_counts
-            share = step_s / (VELOCITY_FILTER_S + step_s)
+            change = (self._counted[joint] - before[joint]) * self._radians[joint]
             self._velocity[joint] += share * (change / step_s - self._velocity[joint])
             heat = drive.resistance * self._current[joint] ** 2
-            final = AMBIENT_C + heat * drive.thermal_resistance
-            self._temperature[joint] += (
-                step_s / drive.thermal_s * (final - self._temperature[joint])
-            )
+            warmer = AMBIENT_C + heat * drive.thermal_resistance - self._temperature[joint]
+            self._temperature[joint] += step_s / drive.thermal_s * warmer
 
     # ---- what it is ------------------------------------------------------------------------
+    def encoders(self) -> tuple[list[float], list[float]]:
+        """Position (rad) and velocity (rad/s) of each joint, as in `reading`."""
+        counts = zip(self._counted, self._radians, strict=True)
+        return [count * radians for count, radians in counts], list(self._velocity)
+
     def reading(self) -> Reading:
         """What the sensors tell now."""
-        counts = [drive.encoder_counts for drive in self.parameters.drives]
+        position, velocity = self.encoders()
         return Reading(
-            position=np.array(self._counted) * math.tau / np.array(counts),
-            velocity=np.array(self._velocity),
+            position=np.array(position),
+            velocity=np.array(velocity),
             current=np.array(self._current),
             temperature=np.array(self._temperature),
         )
@@ -242,16 +256,29 @@ class ArmPlant:
     @property
     def touching(self) -> bool:
         """Whether the arm touches something, or a joint stands at its mechanical stop."""
-        at_stop = any(
-            not axis.position_min - STOP_BEYOND < q < axis.position_max + STOP_BEYOND
-            for q, axis in zip(self._data.qpos, self.robot.axes, strict=True)
-        )
-        return bool(self._data.ncon) or at_stop
+        joints = zip(self._data.qpos.tolist(), self._stops, strict=True)
+        return bool(self._data.ncon) or any(not low < q < high for q, (low, high) in joints)
+
+    def clearance(self) -> float:
+        """m from the arm's capsules to the nearest solid thing; negative inside, inf if none."""
+        nearest = math.inf
+        for mine in self._own:
+            for other in self._others:
+                away = mujoco.mj_geomDistance(self._model, self._data, mine, other, 1e3, None)
+                nearest = min(nearest, away)
+        return nearest
 
     def tool(self) -> tuple[float, float, float]:
         """x, y (m) and heading (rad) of the last frame of the chain, from above, in truth."""
         body = self._data.body(self._model.nbody - 1)
         return float(body.xpos[0]), float(body.xpos[1]), math.atan2(body.xmat[3], body.xmat[0])
+
+    def tool_twist(self) -> tuple[float, float]:
+        """m/s along the tool's heading and rad/s about the vertical, in truth."""
+        twist = np.zeros(6)
+        body, kind = self._model.nbody - 1, mujoco.mjtObj.mjOBJ_BODY.value
+        mujoco.mj_objectVelocity(self._model, self._data, kind, body, twist, 1)
+        return float(twist[3]), float(twist[2])
 
 
 def require_chain(robot: Robot, parameters: ArmParameters) -> None:
@@ -325,7 +352,7 @@ def _bodies(robot: Robot, parameters: ArmParameters) -> str:
 
 
 def _obstacle(zone: Region) -> str:
-    solid = 'contype="2" conaffinity="1"'
+    solid = f'contype="{SOLID}" conaffinity="1"'
     if isinstance(zone, Box):
         middle = (np.array(zone.lower) + np.array(zone.upper)) / 2
         half = (np.array(zone.upper) - np.array(zone.lower)) / 2
@@ -344,7 +371,7 @@ def _walls(workspace: Sequence[Region]) -> list[str]:
             place[axis], normal[axis] = corner[axis], side
             walls.append(
                 f'<geom type="plane" size="2 2 0.1" pos="{_row(place)}" zaxis="{_row(normal)}" '
-                'contype="2" conaffinity="1"/>'
+                f'contype="{SOLID}" conaffinity="1"/>'
             )
     return walls
 
