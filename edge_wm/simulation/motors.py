@@ -72,16 +72,20 @@ class Motors:
         command_ns = self._at(now_ns)
         if not self._times:
             return None
-        if command_ns <= self._valid_until_ns:
-            return self._interpolate(self._position, command_ns)
-        since = (command_ns - self._valid_until_ns) * 1e-9
-        last_p = self._interpolate(self._position, self._valid_until_ns)
-        last_v = self._interpolate(self._velocity, self._valid_until_ns)
-        braked = []
-        for p, v, d in zip(last_p, last_v, self._deceleration, strict=True):
+        until_ns = min(command_ns, self._valid_until_ns)
+        beyond = max(until_ns - self._times[-1], 0) * 1e-9  # on the last knot's velocity
+        since = (command_ns - until_ns) * 1e-9
+        positions = []
+        for p, v, v_last, d in zip(
+            self._interpolate(self._position, until_ns),
+            self._interpolate(self._velocity, until_ns),
+            self._velocity[-1],
+            self._deceleration,
+            strict=True,
+        ):
             t = min(since, abs(v) / d)  # until it rests
-            braked.append(p + v * t - 0.5 * (d if v > 0 else -d) * t * t)
-        return braked
+            positions.append(p + v_last * beyond + v * t - 0.5 * (d if v > 0 else -d) * t * t)
+        return positions
 
     def _at(self, now_ns: int) -> int:
         """The time of commands that act at `now_ns`; what waited for it takes over."""

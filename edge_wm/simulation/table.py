@@ -35,7 +35,7 @@ ROOM = 0.06  # m that every posture keeps from all that stands around
 ON_THE_WAY = 0.03  # m that the straight way between two postures keeps from it
 FARTHEST = 0.85  # of the position limits, where postures are drawn
 LEAST_WAY = 0.6  # rad between two postures, of the joint that turns most
-WALL = 0.02  # m, the thickness that walls are drawn with
+WALL = 0.06  # m, the thickness that walls are drawn with
 
 
 class ArmSimulation:
@@ -147,7 +147,8 @@ class ArmSimulation:
 
     def geometry(self) -> Geometry:
         """Zones and the walls of the workspace; nothing of it moves."""
-        circles, rectangles = [], []
+        circles: list[list[float]] = []
+        rectangles: list[list[float]] = []
         for zone in self.robot.keep_out:
             if isinstance(zone, Box):
                 rectangles.append(_rectangle(zone.lower, zone.upper))
