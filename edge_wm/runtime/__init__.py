@@ -262,7 +262,7 @@ class RunSettings:
     seed: int
     plan_latency_ns: int  # a trajectory starts this long after its plan tick began
     goal_tolerance: float = 0.20  # m, rad: a pose goal is reached within this of the odometry
-    joint_tolerance: float = 0.03  # rad, m: a joint goal is, once every joint is this near
+    joint_tolerance: float = 0.03  # rad, m: a joint goal is, once every joint rests this near
     learn_delay: bool = False  # the actuation delay, while driving; else the robot file's holds
 
     @staticmethod
@@ -577,19 +577,22 @@ class Runtime:
         return near and abs(turn) <= self.settings.goal_tolerance
 
     def _joints_within_tolerance(self, goal: JointGoal, observation: Observation) -> bool:
-        """A joint goal gives the axes of kind position, in the robot file's order."""
-        joints = [axis.name for axis in self.robot.axes if axis.kind == "position"]
-        if len(joints) != len(goal.position):
+        """Is every joint there, and would it come to rest there if no plan came any more?
+
+        A joint goal gives the axes of kind position, in the robot file's order.
+        """
+        axes = [axis for axis in self.robot.axes if axis.kind == "position"]
+        if len(axes) != len(goal.position):
             return False
-        for joint, wanted in zip(joints, goal.position.tolist(), strict=True):
-            found = self.robot.joint_stream(joint)
-            if found is None:
+        lead_s = (self.settings.plan_latency_ns + self.delay_ns) * 1e-9
+        for axis, wanted in zip(axes, goal.position.tolist(), strict=True):
+            found = self.robot.joint_stream(axis.name)
+            seen = observation.streams.get(found[0].name) if found else None
+            if found is None or seen is None or seen.sample is None:
                 return False
-            stream, column = found
-            seen = observation.streams.get(stream.name)
-            if seen is None or seen.sample is None:
-                return False
-            if not abs(seen.sample.data[0, column] - wanted) <= self.settings.joint_tolerance:
+            position, velocity = (float(value) for value in seen.sample.data[:, found[1]])
+            rest = position + velocity * lead_s + velocity * abs(velocity) / (2 * axis.braking)
+            if not max(abs(position - wanted), abs(rest - wanted)) <= self.settings.joint_tolerance:
                 return False
         return True
 
