@@ -148,7 +148,7 @@ def step(arm: Arm, q, v, c, w, action, dt, substeps: int = SUBSTEPS):
 
 # ---- places --------------------------------------------------------------------------------
 def directions(q):
-    """(K, 2) x and (K, 2) y of the two segments' directions."""
+    """Of the two segments: x and y of their directions, and their headings (rad); (K, 2) each."""
     heading = q @ np.array([[1.0, 1.0], [0.0, 1.0]])
     return cos(heading), sin(heading), heading
 

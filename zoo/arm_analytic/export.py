@@ -25,7 +25,15 @@ from edge_wm.robot import Robot, find_robot, load_robot
 STEP_S = 0.1
 HORIZON = 10
 DT_S = (0.01, STEP_S)
-BELIEF = {"position": 2, "velocity": 2, "command": 2, "command_velocity": 2, "pose": 3}
+BELIEF = {
+    "position": 2,
+    "velocity": 2,
+    "command": 2,
+    "command_velocity": 2,
+    "command_acceleration": 2,  # the mean of the last step
+    "pose": 3,
+}
+SMOOTH = 0.1  # rad
 COMFORT = 0.06  # m: nearer to post or walls than this costs something
 LEAST_CLEARANCE = 0.02  # m: setpoints do not come nearer; the guard refuses them below 0
 LEAST_BRAKING_CLEARANCE = 0.01  # m: nor where they could be braked to
@@ -33,6 +41,7 @@ COST_TERMS = {  # name: (weight, least, most, meaning)
     "goal": (0.15, 0.0, 10.0, "distance of the joints to the goal, rad, at every step"),
     "clearance": (0.5, 0.0, 10.0, "lack of clearance below 0.06 m, squared, 0 to 1"),
     "speed": (0.002, 0.0, 1.0, "square of the joints' speeds, (rad/s)^2"),
+    "acceleration": (0.0012, 0.0, 1.0, "square of the setpoint's accelerations, (rad/s^2)^2"),
     "stretch": (1.0, 0.0, 10.0, "asking for more than the setpoint can follow, rad^2"),
     "value": (3.0, 0.0, 50.0, "distance to the goal, rad, of where it would come to rest"),
 }
@@ -42,8 +51,8 @@ PLANNER = {
     "iterations": 3,
     "elites": 16,
     "noise_std": [0.25, 0.35],
-    "temperature": 0.1,
-    "noise_beta": 2.0,
+    "temperature": 0.03,
+    "noise_beta": 3.0,
     "momentum": 0.1,
 }
 TOLERANCE = 2e-4  # of the reference outputs: float32 against float64
@@ -51,21 +60,21 @@ TOLERANCE = 2e-4  # of the reference outputs: float32 against float64
 
 # ---- the functions, for graphs and for numpy ---------------------------------------------
 def dynamics(arm: eq.Arm, q, v, c, w, action, dt):
-    q, v, c, w = eq.step(arm, q, v, c, w, action, dt)
-    return q, v, c, w, eq.tool(arm, q)
+    q, v, c, w_end = eq.step(arm, q, v, c, w, action, dt)
+    return q, v, c, w_end, (w_end - w) / dt, eq.tool(arm, q)
 
 
 def distance(q, goal):
-    """(K, 1) rad, smooth at the goal."""
+    """(K, 1) rad; within `SMOOTH` of the goal a parabola, so that the arm comes in gently."""
     away = q - goal
-    return sqrt((away * away) @ np.ones((2, 1)) + 1e-6)
+    return sqrt((away * away) @ np.ones((2, 1)) + SMOOTH**2) - SMOOTH
 
 
-def cost(arm: eq.Arm, q, v, c, w, action, goal):
+def cost(arm: eq.Arm, q, v, c, a, action, goal):
     lack = eq.clip(eq.clearance(arm, c) * (-1.0 / COMFORT) + 1.0, 0.0, 1.0)
     ahead = action - c
     both = np.ones((2, 1))
-    return distance(q, goal), lack * lack, (v * v) @ both, (ahead * ahead) @ both
+    return distance(q, goal), lack * lack, (v * v) @ both, (a * a) @ both, (ahead * ahead) @ both
 
 
 def constraint(arm: eq.Arm, c, w):
@@ -79,7 +88,7 @@ def value(arm: eq.Arm, c, w, goal):
 
 def posterior(arm: eq.Arm, position, velocity, last_action):
     """The setpoint moves with the joints, which follow it within some 20 ms."""
-    return position, velocity, last_action, velocity, eq.tool(arm, position)
+    return position, velocity, last_action, velocity, velocity * 0.0, eq.tool(arm, position)
 
 
 # ---- graphs and manifest --------------------------------------------------------------------
@@ -175,7 +184,10 @@ def functions(arm: eq.Arm) -> dict[str, Function]:
         ),
         "cost": Function(
             bound(cost),
-            state | {"action": ("action", 2)} | goal,
+            {name: state[name] for name in ("position", "velocity", "command")}
+            | {"command_acceleration": ("belief.command_acceleration", 2)}
+            | {"action": ("action", 2)}
+            | goal,
             {f"{name}_cost": (f"cost.{name}", 1) for name in COST_TERMS if name != "value"},
             -1,
         ),

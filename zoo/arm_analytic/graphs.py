@@ -6,7 +6,7 @@ numpy arrays, and its graph for values:
 
     graph = Graph()
     q = graph.input("q", 2)
-    graph.output("x", cos(q[:, 0:1]) * 0.3)
+    graph.output("x", cos(q[:, 0:1]) * 0.3, 1)
     blob = graph.onnx()
 """
 
@@ -17,8 +17,6 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-
-Number = "float | np.ndarray | Value"
 
 
 class Graph:
@@ -104,6 +102,8 @@ class Value:
 
 
 def _each(kind: str, plain: np.ufunc):
+    """A function of one number, for values and for numpy."""
+
     def apply(x):
         return x.graph.do(kind, x) if isinstance(x, Value) else plain(x)
 
