@@ -30,7 +30,7 @@ PATIENT = {
     "wm_bridge": {"guard_silence_ms": 1000, "telemetry_silence_ms": 1000},
 }
 # Wall-clock allowance of a shared machine for one message to come through.
-SLACK_NS = 150 * MS
+SLACK_NS = 75 * MS
 # How much later than commanded the simulated wheels are at rest (a servo of finite gain; measured
 # without ROS: 16 to 24 ms).
 WHEEL_LAG_NS = 30 * MS
@@ -41,9 +41,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drive]:
     logs = tmp_path_factory.mktemp("logs")
     with Drive(processes("rover", seed=SEED, extra=PATIENT), logs=logs) as made:
         assert made.until(lambda heard: heard.guard["epoch"] > 0, UP_WITHIN_S), tell(made)
-        silent = [name for name in ("runtime", "bridge", "truth") if not getattr(made.heard, name)]
-        # Nodes that meet later pause everybody's messages; see `fastdds_loopback.xml`.
-        assert not silent, f"the robot was enabled before these were heard: {silent}"
         yield made
 
 
@@ -110,7 +107,7 @@ def kill_and_time(drive: Drive, name: str, silence_ms: Mapping[str, int]) -> int
     speed, which is reached there, v / braking + braking / jerk are left. The device brakes at once.
     """
     set_off(drive)
-    killed_ns = drive.heard.truth["now_ns"]
+    killed_ns = drive.node.get_clock().now().nanoseconds  # what was heard last is older
     drive.fleet.kill(name)
     drive.heard.fastest = [0.0, 0.0]  # it plays on until the silence is noticed
     at_rest = drive.until(lambda heard: heard.truth["now_ns"] - heard.moved_ns > 300 * MS, 8.0)
