@@ -138,11 +138,12 @@ def vga() -> dict[str, Any]:
 def kills(name: str, times: int) -> dict[str, Any]:
     """At rest within the bound of `kill_and_time`; nothing moves before a reset.
 
-    The silences are the suite's: of the defaults a machine that is too slow for all these
+    The guard's silences are the suite's: of the defaults a machine that is too slow for all these
     processes at once latches one now and then, with nobody killed.
     """
     over, named = [], 0
-    with tempfile.TemporaryDirectory() as folder, up(5, folder, **PATIENT) as drive:
+    patient = PATIENT["wm_guard"]
+    with tempfile.TemporaryDirectory() as folder, up(5, folder, wm_guard=patient) as drive:
         await_up(drive)
         for _ in range(times):
             over.append(kill_and_time(drive, name, SILENCE_MS) / 1e6)
