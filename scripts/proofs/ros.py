@@ -29,7 +29,16 @@ import numpy as np
 from edge_wm_ros.driving import Drive
 from edge_wm_ros.processes import processes
 from ros2.delivery import RATES_HZ, deliver
-from ros2.test_robot import AT_REST, SILENCE_MS, enable, kill_and_time, reset, speed, tell
+from ros2.test_robot import (
+    AT_REST,
+    PATIENT,
+    SILENCE_MS,
+    enable,
+    kill_and_time,
+    reset,
+    speed,
+    tell,
+)
 from ros2.test_rogue import limits_hold, storm
 
 from edge_wm import shipped
@@ -39,7 +48,6 @@ from edge_wm.simulation.world import HELD_BACK_SEED
 
 WORLDS = range(30)
 UP_WITHIN_S = 60.0
-DEFAULT_SILENCE_MS = {"runtime": 250, "bridge": 250, "supervisor": 500}
 FAULTS = {
     "wm_runtime": "runtime_silent",
     "wm_guard": None,
@@ -128,33 +136,51 @@ def vga() -> dict[str, Any]:
 
 
 def kills(name: str, times: int) -> dict[str, Any]:
-    """At rest within the bound of `kill_and_time`; nothing moves before a reset."""
-    over, named = [], 0
-    with tempfile.TemporaryDirectory() as folder, up(5, folder) as drive:
-        await_up(drive)
-        for _ in range(times):
-            over.append(kill_and_time(drive, name, DEFAULT_SILENCE_MS) / 1e6)
-            restarts = drive.fleet.restarts[name]
-            drive.until(lambda _, n=restarts: drive.fleet.restarts[name] > n, 3.0)
-            assert not drive.until(lambda heard: speed(heard) > AT_REST, 0.5)
-            if FAULTS[name]:
-                assert drive.until(lambda heard: heard.guard["fault"], 5.0)
-            # Where the whole machine stood still, another silence may be noticed first.
-            fault = drive.heard.guard["fault"]
-            named += fault == FAULTS[name]
-            if fault:
-                reset(drive, fault)
-            enable(drive)
+    """At rest within the bound of `kill_and_time`; nothing moves before a reset.
+
+    The guard's silences are the suite's: of the defaults a machine that is too slow for all these
+    processes at once latches one now and then, with nobody killed.
+    """
+    over, named, stuck = [], 0, 0
+    while len(over) < times and stuck < 5:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            up(5, folder, wm_guard=PATIENT["wm_guard"]) as drive,
+        ):
+            await_up(drive)
+            try:
+                while len(over) < times:
+                    over.append(kill_and_time(drive, name, SILENCE_MS) / 1e6)
+                    named += recover(drive, name)
+            except AssertionError:  # it could not be enabled again, or did not set off
+                stuck += 1
+                lines = {name: line.message for name, line in drive.heard.diagnostics.items()}
+                print(f"stuck after {len(over)} kills: {lines}\n{tell(drive)[-3000:]}", flush=True)
     return {
-        "passed": max(over) <= 0.0 and named == times, "times": times, "named": named,
+        "passed": max(over) <= 0.0 and named == times and stuck == 0, "times": times,
+        "named": named, "not_enabled_again": stuck,
         "most_ms_beyond_the_bound": round(max(over), 1),
         "median_ms_beyond_the_bound": round(float(np.median(over)), 1),
     }  # fmt: skip
 
 
+def recover(drive: Drive, name: str) -> bool:
+    """Reset and enable after `name` was killed. Was the right fault named?"""
+    restarts = drive.fleet.restarts[name]
+    drive.until(lambda _: drive.fleet.restarts[name] > restarts, 3.0)
+    assert not drive.until(lambda heard: speed(heard) > AT_REST, 0.5)
+    if FAULTS[name]:
+        assert drive.until(lambda heard: heard.guard["fault"], 5.0)
+    # Where the whole machine stood still, another silence may be noticed first.
+    fault = drive.heard.guard["fault"]
+    if fault:
+        reset(drive, fault)
+    enable(drive)
+    return bool(fault == FAULTS[name])
+
+
 def rogue() -> dict[str, Any]:
-    silences = {f"{who}_silence_ms": ms for who, ms in SILENCE_MS.items()}
-    with tempfile.TemporaryDirectory() as folder, up(5, folder, wm_guard=silences) as drive:
+    with tempfile.TemporaryDirectory() as folder, up(5, folder, **PATIENT) as drive:
         await_up(drive)
         pids = {name: drive.fleet.pid(name) for name in drive.fleet.listed}
         fastest = storm(drive, 10_000, seed=2)

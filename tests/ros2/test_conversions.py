@@ -224,6 +224,21 @@ def test_a_trajectory_survives_its_message_to_the_last_bit(effort: bool):
     assert effort or back.effort is None
 
 
+def test_a_trajectory_of_one_knot_stands_for_a_period():
+    """What braking from rest is, where nothing is to be done (no goal)."""
+    many = trajectory()
+    rest = replace(
+        many, brake_index=0, position=many.position[:1],
+        velocity=np.zeros((1, 2)), acceleration=np.zeros((1, 2)),
+    )  # fmt: skip
+    back = c.trajectory_of(c.trajectory_message(rest))
+    assert isinstance(back, Trajectory)
+    assert (back.start_ns, back.period_ns) == (rest.start_ns, rest.period_ns)
+    assert back.position.tolist() == [rest.position[0].tolist()] * 2
+    assert not back.velocity.any()
+    assert not back.acceleration.any()
+
+
 def spoiled(change) -> JointTrajectory:
     message = c.trajectory_message(trajectory())
     change(message)

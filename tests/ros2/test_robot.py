@@ -30,7 +30,10 @@ PATIENT = {
     "wm_bridge": {"guard_silence_ms": 1000, "telemetry_silence_ms": 1000},
 }
 # Wall-clock allowance of a shared machine for one message to come through.
-SLACK_NS = 150 * MS
+SLACK_NS = 75 * MS
+# How much later than commanded the simulated wheels are at rest (a servo of finite gain; measured
+# without ROS: 16 to 24 ms).
+WHEEL_LAG_NS = 30 * MS
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +102,12 @@ def kill_and_time(drive: Drive, name: str, silence_ms: Mapping[str, int]) -> int
     """Kill `name` while driving, and wait until the robot is at rest.
 
     Returns by how much (ns) that took longer than it may: the time until the silence is noticed,
-    a setpoint tick, the actuation delay and braking. The guard brakes within the limits of jerk:
-    first the acceleration goes (it may be the highest then), and from the highest speed, which is
-    reached there, v / braking + braking / jerk are left. The device drops it at once.
+    a setpoint tick, the actuation delay, braking and the wheels' lag. The guard brakes within the
+    limits of jerk: first the acceleration goes (it may be the highest then), and from the highest
+    speed, which is reached there, v / braking + braking / jerk are left. The device brakes at once.
     """
     set_off(drive)
-    killed_ns = drive.heard.truth["now_ns"]
+    killed_ns = drive.node.get_clock().now().nanoseconds  # what was heard last is older
     drive.fleet.kill(name)
     drive.heard.fastest = [0.0, 0.0]  # it plays on until the silence is noticed
     at_rest = drive.until(lambda heard: heard.truth["now_ns"] - heard.moved_ns > 300 * MS, 8.0)
@@ -114,13 +117,11 @@ def kill_and_time(drive: Drive, name: str, silence_ms: Mapping[str, int]) -> int
     silence_ns = silence_ms.get(name.removeprefix("wm_"), 0) * MS
     noticed_ns = ROVER.dead_man_ns if by_device else silence_ns
     braking_s = max(
-        (0.0 if by_device else axis.acceleration / axis.jerk)
-        + v / axis.braking
-        + axis.braking / axis.jerk
+        v / axis.braking + (0.0 if by_device else (axis.acceleration + axis.braking) / axis.jerk)
         for v, axis in zip(drive.heard.fastest, ROVER.axes, strict=True)
     )
     tick_ns = ROVER.setpoint_period_ns + ROVER.actuation_delay_ns
-    bound_ns = noticed_ns + tick_ns + round(1e9 * braking_s)
+    bound_ns = noticed_ns + tick_ns + round(1e9 * braking_s) + WHEEL_LAG_NS
     return drive.heard.moved_ns - killed_ns - bound_ns
 
 

@@ -296,15 +296,17 @@ def trajectory_message(trajectory: Trajectory) -> JointTrajectory:
     message.joint_names = list(trajectory.axes)
     since_ns = trajectory.start_ns - trajectory.stamp_ns
     efforts = trajectory.effort
+    # Standing still may be a single knot; the period is told by two.
+    rows = [0, 0] if len(trajectory.position) == 1 else range(len(trajectory.position))
     message.points = [
         JointTrajectoryPoint(
-            positions=trajectory.position[i].tolist(),
-            velocities=trajectory.velocity[i].tolist(),
-            accelerations=trajectory.acceleration[i].tolist(),
-            effort=[] if efforts is None else efforts[i].tolist(),
-            time_from_start=duration_of(since_ns + i * trajectory.period_ns),
+            positions=trajectory.position[row].tolist(),
+            velocities=trajectory.velocity[row].tolist(),
+            accelerations=trajectory.acceleration[row].tolist(),
+            effort=[] if efforts is None else efforts[row].tolist(),
+            time_from_start=duration_of(since_ns + knot * trajectory.period_ns),
         )
-        for i in range(len(trajectory.position))
+        for knot, row in enumerate(rows)
     ]
     return message
 

@@ -135,7 +135,8 @@ class Drive:
 
     def _take_guard(self, message: String) -> None:
         heard = self.heard
-        with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError):
+        # Whoever else publishes here may say anything.
+        with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError, KeyError):
             heard.guard = msgspec.json.decode(message.data, type=dict[str, Any])
             heard.ticks_ns.append(heard.guard["now_ns"])
             taken_ns = self._taken_ns.pop((heard.guard["epoch"], heard.guard["playing"]), None)
