@@ -27,7 +27,7 @@ from edge_wm.errors import MismatchError
 from edge_wm.planner import CountBudget, PlannerSettings, make_planner
 from edge_wm.robot import Robot
 from edge_wm.runtime import Permitted, planner_settings
-from edge_wm.types import Belief, Float64, Motion, PoseGoal
+from edge_wm.types import Belief, Float64, Goal, JointGoal, Motion, PoseGoal
 from edge_wm.world_model import WorldModel
 
 LEAST_PLANS = 20  # a machine may stand still for longer than a short measurement
@@ -110,8 +110,8 @@ def measure(
 ) -> Benchmark:
     """Plan for `seconds`, and LEAST_PLANS times at least. progress: told the share done, 0 to 1.
 
-    Raises: MismatchError if the bundle cannot be planned with towards a pose, and what loading a
-    `WorldModel` raises.
+    Raises: MismatchError if the bundle plans neither towards a pose nor towards joint positions,
+    and what loading a `WorldModel` raises.
     """
     resident = _resident_mib()
     began = time.perf_counter()
@@ -119,11 +119,12 @@ def measure(
     model = WorldModel(bundle, robot, backend=chosen)
     settings = planner_settings(bundle.manifest, candidates)
     planner = make_planner(settings, robot.axes)
-    goal = PoseGoal(3.0, 1.0)
-    if model.check_goal(goal) is not None:
+    goals: tuple[Goal, ...] = (PoseGoal(3.0, 1.0), JointGoal(np.full(len(robot.axes), 0.5)))
+    goal = next((goal for goal in goals if model.check_goal(goal) is None), None)
+    if goal is None:
         raise MismatchError(
-            f"bundle {bundle.manifest.name}: must plan towards a pose to be measured here, and "
-            "takes other goals; measure it with `edge-wm run`"
+            f"bundle {bundle.manifest.name}: must plan towards a pose or joint positions to be "
+            "measured here, and takes other goals; measure it with `edge-wm run`"
         )
     rollout = Permitted(model.rollout, model)
     still = np.zeros((1, len(robot.axes)))

@@ -13,6 +13,9 @@ with the planner's latency modeled as a fixed delay, so a table depends on nothi
     random      twists held for a while; no goal
     geometry    the same planner with a kinematic model on the *true* world: the upper bound
 
+An arm has neither ranges nor a camera to be without; its drivers are `ARM_DRIVERS`, where
+`straight` turns every joint to the goal and `random` asks for one posture after another.
+
 All of them are under the same guard, which brakes for what the range scanner sees. So the table
 tells apart what the camera's model adds (planner against no_camera, no_ranges
 against neither) and what the guard's foresight adds (planner against no_ranges).
@@ -51,13 +54,20 @@ from edge_wm.runtime import (
     planner_settings,
 )
 from edge_wm.runtime.live import Live
-from edge_wm.simulation import Disturbances, RoverSimulation
+from edge_wm.simulation import (
+    ArmSimulation,
+    Disturbances,
+    RoverSimulation,
+    Simulation,
+    make_simulation,
+)
 from edge_wm.simulation.world import HELD_BACK_SEED
 from edge_wm.types import (
     Belief,
     Budget,
     Float32,
     Goal,
+    JointGoal,
     PoseGoal,
     Proposal,
     Rollout,
@@ -73,7 +83,8 @@ DRIVERS = (
     "random",
     "geometry",
 )
-GOAL_DISTANCE = 0.30  # m, in truth
+ARM_DRIVERS = ("planner", "straight", "random")
+GOAL_DISTANCE = RoverSimulation.near  # m, in truth
 TIME_LIMIT_S = 30.0
 SETTLE_NS = 1_000_000_000  # at rest before the guard is activated: the gyroscope's bias is learned
 BLIND_TO = ("risk", "clearance")  # cost terms that are read from the camera
@@ -100,6 +111,11 @@ class Episode:
 
 
 # ---- drivers ------------------------------------------------------------------------------
+def drivers_of(robot: Robot) -> tuple[str, ...]:
+    """The drivers that there are for `robot`."""
+    return DRIVERS if robot.base is not None else ARM_DRIVERS
+
+
 class BlindDriver(ModelDriver):
     """The model's planner, with all that looks at the camera taken out of the cost."""
 
@@ -118,7 +134,7 @@ class BlindDriver(ModelDriver):
 
 
 class StraightDriver:
-    """Turn towards the goal and drive at it."""
+    """Turn towards the goal and drive at it; an arm: every joint straight to where it shall be."""
 
     def __init__(self, robot: Robot, horizon: int, step_ns: int) -> None:
         self._axes = robot.axes
@@ -128,10 +144,19 @@ class StraightDriver:
         """Nothing to forget."""
 
     def think(self, request: PlanRequest, budget: Budget) -> Thought:
+        actions = np.zeros((self._horizon, len(self._axes)), np.float32)
+        goal = request.goal
+        if isinstance(goal, JointGoal):
+            position = request.acting.position[-1]
+            fastest = np.array([min(axis.velocity_max, -axis.velocity_min) for axis in self._axes])
+            reach = 0.5 * fastest * self._step_ns * 1e-9
+            for h in range(self._horizon):  # a share of the way each step, to come in gently
+                way = 0.3 * (goal.position - position)
+                position = position + np.clip(way, -reach, reach)
+                actions[h] = position
+            return Thought(_proposal(request, self._axes, actions, self._step_ns))
         pose = _odometry(request)
         vx_axis, wz_axis = self._axes
-        actions = np.zeros((self._horizon, 2), np.float32)
-        goal = request.goal
         assert isinstance(goal, PoseGoal)
         for h in range(self._horizon):
             away = math.hypot(goal.x - pose[0], goal.y - pose[1])
@@ -146,25 +171,30 @@ class StraightDriver:
 
 
 class RandomDriver:
-    """Twists drawn anew now and then, uniformly within the limits."""
+    """Twists, or postures, drawn anew now and then, uniformly within the limits."""
 
     def __init__(self, robot: Robot, horizon: int, step_ns: int) -> None:
         self._axes = robot.axes
         self._horizon, self._step_ns = horizon, step_ns
+        bounds = [
+            (axis.position_min, axis.position_max)
+            if axis.kind == "position"
+            else (axis.velocity_min, axis.velocity_max)
+            for axis in robot.axes
+        ]
+        self._lowest, self._highest = np.array(bounds).T
         self.reset(0)
 
     def reset(self, seed: int) -> None:
         self._generator = np.random.Generator(np.random.Philox(key=seed))
         self._until_ns = 0
-        self._twist = np.zeros(len(self._axes))
+        self._action = np.zeros(len(self._axes))
 
     def think(self, request: PlanRequest, budget: Budget) -> Thought:
         if request.now_ns >= self._until_ns:
-            lowest = [axis.velocity_min for axis in self._axes]
-            highest = [axis.velocity_max for axis in self._axes]
-            self._twist = self._generator.uniform(lowest, highest)
+            self._action = self._generator.uniform(self._lowest, self._highest)
             self._until_ns = request.now_ns + int(self._generator.uniform(0.5, 2.0) * 1e9)
-        actions = np.tile(self._twist.astype(np.float32), (self._horizon, 1))
+        actions = np.tile(self._action.astype(np.float32), (self._horizon, 1))
         return Thought(_proposal(request, self._axes, actions, self._step_ns))
 
 
@@ -284,7 +314,7 @@ class Cockpit:
         self._model = WorldModel(bundle, robot, backend=backend)
 
     def driver(self, name: str, candidates: int | None = None) -> Driver:
-        """The driver called `name`, one of DRIVERS."""
+        """The driver called `name`, one of `drivers_of` the robot."""
         manifest, robot = self.bundle.manifest, self.robot
         if name == "straight":
             return StraightDriver(robot, manifest.horizon, manifest.step_ns)
@@ -300,7 +330,7 @@ class Cockpit:
         """One episode, in simulated time."""
         with self._simulation(job) as simulation:
             runtime = self._runtime(job, simulation, journal)
-            goal = simulation.goal
+            goal = simulation.goals[0]
             period_ns = self.robot.setpoint_period_ns
             pending: tuple[int, PlanRequest | Reason, Thought | None] | None = None
             plan_due_ns = SETTLE_NS
@@ -330,7 +360,7 @@ class Cockpit:
         """One episode by the clock: threads, deadlines and the planner's time budget are real."""
         simulation = self._simulation(job)
         runtime = self._runtime(job, simulation, None)
-        goal = simulation.goal
+        goal = simulation.goals[0]
         way = Way(simulation)
         with Live(runtime, simulation, lambda _: goal, watch=lambda: way.look(runtime)) as live:
             live.activate()
@@ -338,14 +368,15 @@ class Cockpit:
                 time.sleep(0.02)
         return way.episode(job, runtime)
 
-    def _simulation(self, job: Job) -> RoverSimulation:
-        return RoverSimulation(
+    def _simulation(self, job: Job) -> ArmSimulation | RoverSimulation:
+        return make_simulation(
             self.robot, job.world_seed, seed=job.seed, disturbances=job.conditions.disturbances
         )
 
-    def _runtime(self, job: Job, simulation: RoverSimulation, journal: Journal | None) -> Runtime:
+    def _runtime(self, job: Job, simulation: Simulation, journal: Journal | None) -> Runtime:
         driver = self.driver(job.driver, job.conditions.candidates)
         if isinstance(driver, GeometryDriver):
+            assert isinstance(simulation, RoverSimulation)
             driver.simulation = simulation
         settings = RunSettings.for_robot(self.robot, job.seed)
         if job.conditions.plan_latency_ns is not None:
@@ -364,7 +395,7 @@ class Cockpit:
 class Way:
     """The way that a simulated robot really went: for judging, never for driving."""
 
-    def __init__(self, simulation: RoverSimulation) -> None:
+    def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self._next_truth_ns = 0
         self.truth = simulation.truth()
@@ -398,7 +429,7 @@ class Way:
         return Episode(
             driver=job.driver,
             world_seed=job.world_seed,
-            success=reached and not collision and self.truth.goal_distance <= GOAL_DISTANCE,
+            success=reached and not collision and self.truth.goal_distance <= self._simulation.near,
             collision=collision,
             reached=reached,
             seconds=self.now_ns * 1e-9,
@@ -417,7 +448,7 @@ class Way:
             circles=geometry.circles,
             rectangles=geometry.rectangles,
             movable=geometry.movable,
-            odometry_origin=self._simulation.world.start,
+            odometry_origin=self._simulation.odometry_origin,
         )
 
 

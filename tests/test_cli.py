@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from driving import BUNDLE_FILE
 
+from edge_wm import shipped
 from edge_wm.backends.choice import spelled
 from edge_wm.recording import Step, open_recording
 
@@ -64,9 +65,12 @@ def test_version():
         (("fly",), 2, "No such command 'fly'"),
         (("run", "--duration", "-1"), 2, "Invalid value"),
         (("run", "--robot", "submarine"), 2, "submarine"),
-        (("run", "--robot", "arm"), 2, "no bundle is shipped for the robot 'arm'"),
         (("run", "--bundle", "nowhere.wmb"), 2, "nowhere.wmb"),
-        (("eval", "--drivers", "planner,pilot"), 2, "no driver 'pilot'; choose of planner"),
+        (
+            ("eval", "--drivers", "planner,pilot"),
+            2,
+            "no driver 'pilot' for the robot rover; choose of planner",
+        ),
         (("replay", "nowhere.mcap"), 1, "nowhere.mcap"),
         (("report", "nowhere.mcap"), 1, "nowhere.mcap"),
         (("bundle", "verify", "nowhere.wmb"), 2, "nowhere.wmb"),
@@ -80,6 +84,15 @@ def test_what_a_user_can_mend_is_told_without_a_traceback(tmp_path, arguments, c
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_robot_without_a_bundle_of_its_own_is_told_so(tmp_path):
+    text = (shipped.folder("robots") / "arm.yaml").read_text().replace("name: arm", "name: crane")
+    (tmp_path / "crane.yaml").write_text(text)
+    done = call("run", "--robot", "crane.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no bundle is shipped for the robot 'crane'" in done.stderr
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_tampered_bundle_is_refused_with_exit_code_3(tmp_path):

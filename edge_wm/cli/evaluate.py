@@ -35,8 +35,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="Of planner, no_ranges, no_camera, neither, straight, random, geometry; "
-            "all if absent.",
+            help="Of planner, no_ranges, no_camera, neither, straight, random, geometry (an arm: "
+            "planner, straight, random); all if absent.",
         ),
     ] = None,
     drop_frames: Annotated[
@@ -61,22 +61,26 @@ def evaluate(
     whatever the rates are.
     """
     from edge_wm.evaluation import (
-        DRIVERS,
         Conditions,
         Job,
         as_json_table,
         drive_all,
         drive_in_real_time,
+        drivers_of,
         held_back,
         row,
     )
     from edge_wm.simulation import Disturbances
 
-    wanted = tuple(drivers.split(",")) if drivers else (("planner",) if realtime else DRIVERS)
-    unknown = [name for name in wanted if name not in DRIVERS]
-    if unknown:
-        raise UsageError(f"--drivers: no driver {unknown[0]!r}; choose of {', '.join(DRIVERS)}")
     robot_file, loaded, opened = open_for(robot, bundle, trust)
+    known = drivers_of(loaded)
+    wanted = tuple(drivers.split(",")) if drivers else (("planner",) if realtime else known)
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise UsageError(
+            f"--drivers: no driver {unknown[0]!r} for the robot {loaded.name}; choose of "
+            f"{', '.join(known)}"
+        )
     check_fit(opened.manifest, loaded)
     backend = spelled(settled(opened, backend).chosen)
     conditions = Conditions(

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from edge_wm.backends.choice import spelled
 from edge_wm.bundle import check_fit
+from edge_wm.cli.goals import GoalOption, goals_of
 from edge_wm.cli.opening import (
     BackendOption,
     BundleOption,
@@ -46,9 +47,7 @@ from edge_wm.runtime import (
     planner_settings,
 )
 from edge_wm.runtime.live import Live
-from edge_wm.simulation import RoverSimulation
-from edge_wm.simulation.world import HELD_BACK_SEED
-from edge_wm.types import PoseGoal
+from edge_wm.simulation import HELD_BACK_SEED, make_simulation
 from edge_wm.world_model import WorldModel
 
 STATUS_EVERY_S = 0.1
@@ -78,10 +77,12 @@ def run(
     ros: Annotated[
         bool, typer.Option("--ros", help="As ROS 2 nodes, a process each, instead of in one.")
     ] = False,
+    goal: GoalOption = None,
     trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Drive a robot with a learned world model: to its goal, back to the start, and so on.
+    """Drive a robot with its world model: a base to its goal and back, an arm to one posture after
+    another.
 
     Writes run.mcap (for Foxglove and `edge-wm replay`) and a report into a folder of its own.
     Ctrl-C stops the robot and ends the run in the same way.
@@ -89,6 +90,8 @@ def run(
     talk = Console(stderr=True)
     if ros and view:
         raise UsageError("--view shows a run in one process; with --ros launch wm_viz and RViz")
+    if ros and goal:
+        raise UsageError("--goal is for a run in one process; with --ros publish on /goal_pose")
     if ros:
         summary = drive_with_ros(
             lambda: _new_folder(out), lambda: _status_line(talk), robot=robot, duration=duration,
@@ -105,6 +108,7 @@ def run(
         f"[dim]bundle {manifest.name} {manifest.version}, signed by "
         f"{signer.name if signer else 'nobody'}: loading it, and checking it on this machine[/]"
     )
+    goals = goals_of(goal or [], loaded)
     check_fit(manifest, loaded)  # before time is spent on a measurement
     model = WorldModel(opened, loaded, backend=spelled(settled(opened, backend).chosen))
     planner = make_planner(planner_settings(manifest, candidates), loaded.axes)
@@ -124,13 +128,14 @@ def run(
             "driver": "planner",
             "plan_latency_ns": settings.plan_latency_ns,
             "goal_tolerance": settings.goal_tolerance,
+            "joint_tolerance": settings.joint_tolerance,
             "candidates": candidates,
             "shadow": shadow,
             "learn_delay": learn_delay,
         },
         started=datetime.now().astimezone().isoformat(timespec="seconds"),
     )
-    simulation = RoverSimulation(loaded, HELD_BACK_SEED + seed, seed=seed)
+    simulation = make_simulation(loaded, HELD_BACK_SEED + seed, seed=seed)
     folder = _new_folder(out)
     recorder = Recorder(
         folder / "run.mcap",
@@ -147,12 +152,12 @@ def run(
         step_ns=manifest.step_ns,
         journal=journal,
     )
-    there, back = simulation.goal, PoseGoal(0.0, 0.0)
+    goals = goals or simulation.goals
     way = Way(simulation)
     live = Live(
         runtime,
         simulation,
-        lambda _: (there, back)[runtime.counts.goals_reached % 2],
+        lambda _: goals[runtime.counts.goals_reached % len(goals)],
         shadow=shadow,
         imagine=driver.imagine,
         watch=lambda: way.look(runtime),

@@ -30,15 +30,22 @@ def first_breach(
 
     centers: (N, S, D) m, the way of S balls in D dimensions; radii: (S,) m. None if none does.
     """
-    for reason, clearance in (
-        (Reason.outside_workspace, _workspace_clearance(workspace, centers, radii)),
-        (Reason.inside_keep_out, _keep_out_clearance(keep_out, centers, radii)),
-    ):
+    for reason, clearance in clearances(workspace, keep_out, centers, radii):
         broken = ~(clearance >= min(0.0, clearance[0]) - ROUNDING)  # NaN is broken
         if broken.any():
             index = int(broken.argmax())
             return reason, index, float(clearance[index])
     return None
+
+
+def clearances(
+    workspace: Sequence[Region], keep_out: Sequence[Region], centers: Float64, radii: Float64
+) -> tuple[tuple[Reason, Float64], ...]:
+    """Each rule with the clearance (N,), m, that every point of a way leaves to it."""
+    return (
+        (Reason.outside_workspace, _workspace_clearance(workspace, centers, radii)),
+        (Reason.inside_keep_out, _keep_out_clearance(keep_out, centers, radii)),
+    )
 
 
 def _workspace_clearance(regions: Sequence[Region], centers: Float64, radii: Float64) -> Float64:

@@ -23,7 +23,8 @@ from edge_wm.modes import Mode
 from edge_wm.reasons import Reason
 from edge_wm.recording import World
 from edge_wm.report.story import ErrorCurve, Moment, Story, percentiles, to_world
-from edge_wm.types import PoseGoal
+from edge_wm.robot import tool_position
+from edge_wm.types import JointGoal, PoseGoal
 
 HAPPENED, IMAGINED, GOAL, BAD = "#1f5fa8", "#e07b16", "#2a8f4d", "#c62f2f"
 INK, FAINT, WALL, BOX = "#26303a", "#8b97a3", "#5d6873", "#c9a878"
@@ -168,6 +169,7 @@ def _draw_robot(axes: Axes, story: Story) -> None:
 
 
 def _draw_goals(axes: Axes, story: Story) -> None:
+    """A base's goals with their tolerance, an arm's where they put the tool."""
     origin = story.worlds[-1].odometry_origin if story.worlds else (0.0, 0.0, 0.0)
     tolerance = story.recording.header.settings.get("goal_tolerance", 0.0)
     poses = {(g.x, g.y) for _, g in story.goals if isinstance(g, PoseGoal)}
@@ -175,6 +177,12 @@ def _draw_goals(axes: Axes, story: Story) -> None:
         x, y, _ = to_world(np.array([[*place, 0.0]]), origin)[0].tolist()
         axes.plot([x], [y], "*", color=GOAL, ms=15, mec="white", zorder=6)
         axes.add_patch(Circle((x, y), tolerance, fill=False, ec=GOAL, ls="--", lw=1.2, zorder=6))
+    kinematics = story.robot.kinematics
+    for _, goal in story.goals:
+        moving = 0 if kinematics is None else len(kinematics.moving)
+        if moving and isinstance(goal, JointGoal) and goal.position.shape == (moving,):
+            x, y, _ = tool_position(story.robot, goal.position).tolist()
+            axes.plot([x], [y], "*", color=GOAL, ms=15, mec="white", zorder=6)
 
 
 # ---- imagined and happened -----------------------------------------------------------------

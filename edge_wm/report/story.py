@@ -27,7 +27,7 @@ from edge_wm.recording import (
     open_recording,
 )
 from edge_wm.recording.views import driven_path
-from edge_wm.robot import Robot, parse_robot
+from edge_wm.robot import Robot, parse_robot, tool_position
 from edge_wm.types import Array, Belief, Float64, Goal, Sample, Trajectory
 
 TRAJECTORIES_SHOWN = 60
@@ -326,17 +326,25 @@ class _Reading:
                 if name == "truth":
                     story.contacts = story.driven[table[:, 4] > 0, :3]
                 break
-        delay_s = story.robot.actuation_delay_ns * 1e-9
         every = -(-len(self._trajectories) // TRAJECTORIES_SHOWN) or 1
         for trajectory in self._trajectories[::every]:
-            start = self._pose_at(story.seconds(trajectory.start_ns) + delay_s)
-            path = driven_path(trajectory, start) if start else None
+            path = self._planned_path(trajectory)
             if path is not None:
                 story.trajectories.append(path[:: max(len(path) // 30, 1)])
         for prediction in self._predictions:
             path = self._imagined_path(prediction)
             if path is not None and np.isfinite(path).all():
                 story.imagined.append(path)
+
+    def _planned_path(self, trajectory: Trajectory) -> Float64 | None:
+        """(N, 3): where a trajectory led the base, or an arm's tool; None if neither is known."""
+        robot = self.story.robot
+        if robot.kinematics is not None and trajectory.axes == robot.kinematics.moving:
+            places = tool_position(robot, trajectory.position)
+            return np.column_stack([places[:, :2], np.zeros(len(places))])
+        delay_s = robot.actuation_delay_ns * 1e-9
+        start = self._pose_at(self.story.seconds(trajectory.start_ns) + delay_s)
+        return driven_path(trajectory, start) if start else None
 
     def _imagined_path(self, prediction: Prediction) -> Float64 | None:
         """(N, 3): an imagined path of poses, laid on the driven path where it was observed."""

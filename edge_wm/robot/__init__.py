@@ -43,6 +43,7 @@ from edge_wm.robot.nouns import (
     Stream,
     StreamType,
 )
+from edge_wm.robot.reaching import postures_at, tool_position
 
 __all__ = [
     "FUTURE_TOLERANCE_NS",
@@ -66,8 +67,10 @@ __all__ = [
     "frame_poses",
     "load_robot",
     "parse_robot",
+    "postures_at",
     "rotation",
     "sphere_centers",
+    "tool_position",
     "transform",
 ]
 

@@ -60,6 +60,7 @@ from edge_wm.types import (
     Drop,
     Float32,
     Goal,
+    JointGoal,
     Motion,
     Observation,
     PoseGoal,
@@ -261,6 +262,7 @@ class RunSettings:
     seed: int
     plan_latency_ns: int  # a trajectory starts this long after its plan tick began
     goal_tolerance: float = 0.20  # m, rad: a pose goal is reached within this of the odometry
+    joint_tolerance: float = 0.03  # rad, m: a joint goal is, once every joint rests this near
     learn_delay: bool = False  # the actuation delay, while driving; else the robot file's holds
 
     @staticmethod
@@ -560,7 +562,9 @@ class Runtime:
         )
 
     def _within_tolerance(self, goal: Goal, observation: Observation) -> bool:
-        """Is a pose goal reached, by the odometry of this observation?"""
+        """Is a goal reached, by the odometry or the joints of this observation?"""
+        if isinstance(goal, JointGoal):
+            return self._joints_within_tolerance(goal, observation)
         if not isinstance(goal, PoseGoal):
             return False
         stream = self.robot.pose_stream
@@ -571,6 +575,26 @@ class Runtime:
         near = math.hypot(goal.x - x, goal.y - y) <= self.settings.goal_tolerance
         turn = 0.0 if goal.yaw is None else math.remainder(goal.yaw - yaw, math.tau)
         return near and abs(turn) <= self.settings.goal_tolerance
+
+    def _joints_within_tolerance(self, goal: JointGoal, observation: Observation) -> bool:
+        """Is every joint there, and would it come to rest there if no plan came any more?
+
+        A joint goal gives the axes of kind position, in the robot file's order.
+        """
+        axes = [axis for axis in self.robot.axes if axis.kind == "position"]
+        if len(axes) != len(goal.position):
+            return False
+        lead_s = (self.settings.plan_latency_ns + self.delay_ns) * 1e-9
+        for axis, wanted in zip(axes, goal.position.tolist(), strict=True):
+            found = self.robot.joint_stream(axis.name)
+            seen = observation.streams.get(found[0].name) if found else None
+            if found is None or seen is None or seen.sample is None:
+                return False
+            position, velocity = (float(value) for value in seen.sample.data[:, found[1]])
+            rest = position + velocity * lead_s + velocity * abs(velocity) / (2 * axis.braking)
+            if not max(abs(position - wanted), abs(rest - wanted)) <= self.settings.joint_tolerance:
+                return False
+        return True
 
     def _count(self, reason: Reason | None, acceptance: Acceptance | None, *, late: bool) -> None:
         if reason is Reason.not_active:

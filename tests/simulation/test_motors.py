@@ -78,9 +78,25 @@ def test_without_a_successor_each_axis_brakes_by_its_own_deceleration() -> None:
     assert played.velocity(DELAY_NS + 20_000 * MS) == [0.1, 1.0]
 
 
+def test_positions_are_interpolated_and_brake_with_the_velocity() -> None:
+    sent = setpoint(position=np.array([[0.0, 1.0], [0.002, 1.0]]))
+    played = motors(sent)
+    assert motors().position(10 * MS) is None
+    assert played.position(DELAY_NS - 1) is None
+    assert played.position(DELAY_NS) == [0.0, 1.0]
+    assert played.position(DELAY_NS + 5 * MS) == [0.001, 1.0]
+    at = [played.position(DELAY_NS + ms * MS) for ms in range(10, 400)]
+    speeds = [played.velocity(DELAY_NS + ms * MS) for ms in range(10, 400)]
+    travelled = np.cumsum(0.5e-3 * (np.array(speeds[1:]) + np.array(speeds[:-1])), axis=0)
+    np.testing.assert_allclose(at[1:], at[0] + travelled, atol=1e-5)
+    np.testing.assert_allclose(at[-1], [0.014 + 0.3**2 / 4.0, 0.96 - 1.0 / 16.0], atol=1e-9)
+
+
 @pytest.mark.parametrize(
     "bad",
     [
+        setpoint(5, position=np.array([[0.0, np.nan], [0.0, 0.0]])),
+        setpoint(5, position=np.zeros((3, 2))),
         setpoint(5, velocity=np.array([[0.1, np.nan], [0.1, 0.0]])),
         setpoint(5, velocity=np.array([[0.1, 0.0], [np.inf, 0.0]])),
         setpoint(5, velocity=np.zeros((2, 3))),
