@@ -51,13 +51,20 @@ from edge_wm.runtime import (
     planner_settings,
 )
 from edge_wm.runtime.live import Live
-from edge_wm.simulation import Disturbances, RoverSimulation
+from edge_wm.simulation import (
+    ArmSimulation,
+    Disturbances,
+    RoverSimulation,
+    Simulation,
+    make_simulation,
+)
 from edge_wm.simulation.world import HELD_BACK_SEED
 from edge_wm.types import (
     Belief,
     Budget,
     Float32,
     Goal,
+    JointGoal,
     PoseGoal,
     Proposal,
     Rollout,
@@ -73,7 +80,7 @@ DRIVERS = (
     "random",
     "geometry",
 )
-GOAL_DISTANCE = 0.30  # m, in truth
+GOAL_DISTANCE = RoverSimulation.near  # m, in truth
 TIME_LIMIT_S = 30.0
 SETTLE_NS = 1_000_000_000  # at rest before the guard is activated: the gyroscope's bias is learned
 BLIND_TO = ("risk", "clearance")  # cost terms that are read from the camera
@@ -300,7 +307,7 @@ class Cockpit:
         """One episode, in simulated time."""
         with self._simulation(job) as simulation:
             runtime = self._runtime(job, simulation, journal)
-            goal = simulation.goal
+            goal = simulation.goals[0]
             period_ns = self.robot.setpoint_period_ns
             pending: tuple[int, PlanRequest | Reason, Thought | None] | None = None
             plan_due_ns = SETTLE_NS
@@ -330,7 +337,7 @@ class Cockpit:
         """One episode by the clock: threads, deadlines and the planner's time budget are real."""
         simulation = self._simulation(job)
         runtime = self._runtime(job, simulation, None)
-        goal = simulation.goal
+        goal = simulation.goals[0]
         way = Way(simulation)
         with Live(runtime, simulation, lambda _: goal, watch=lambda: way.look(runtime)) as live:
             live.activate()
@@ -338,14 +345,15 @@ class Cockpit:
                 time.sleep(0.02)
         return way.episode(job, runtime)
 
-    def _simulation(self, job: Job) -> RoverSimulation:
-        return RoverSimulation(
+    def _simulation(self, job: Job) -> ArmSimulation | RoverSimulation:
+        return make_simulation(
             self.robot, job.world_seed, seed=job.seed, disturbances=job.conditions.disturbances
         )
 
-    def _runtime(self, job: Job, simulation: RoverSimulation, journal: Journal | None) -> Runtime:
+    def _runtime(self, job: Job, simulation: Simulation, journal: Journal | None) -> Runtime:
         driver = self.driver(job.driver, job.conditions.candidates)
         if isinstance(driver, GeometryDriver):
+            assert isinstance(simulation, RoverSimulation)
             driver.simulation = simulation
         settings = RunSettings.for_robot(self.robot, job.seed)
         if job.conditions.plan_latency_ns is not None:
@@ -364,7 +372,7 @@ class Cockpit:
 class Way:
     """The way that a simulated robot really went: for judging, never for driving."""
 
-    def __init__(self, simulation: RoverSimulation) -> None:
+    def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
         self._next_truth_ns = 0
         self.truth = simulation.truth()
@@ -398,7 +406,7 @@ class Way:
         return Episode(
             driver=job.driver,
             world_seed=job.world_seed,
-            success=reached and not collision and self.truth.goal_distance <= GOAL_DISTANCE,
+            success=reached and not collision and self.truth.goal_distance <= self._simulation.near,
             collision=collision,
             reached=reached,
             seconds=self.now_ns * 1e-9,
@@ -417,7 +425,7 @@ class Way:
             circles=geometry.circles,
             rectangles=geometry.rectangles,
             movable=geometry.movable,
-            odometry_origin=self._simulation.world.start,
+            odometry_origin=self._simulation.odometry_origin,
         )
 
 

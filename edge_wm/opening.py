@@ -11,19 +11,20 @@ from edge_wm.robot import Robot, find_robot, load_robot
 
 
 def bundle_path(robot: Robot, given: Path | None) -> Path:
-    """The bundle that was asked for, or the one shipped for `robot`.
+    """The bundle that was asked for, or the one shipped for `robot`: zoo/*/<robot>.wmb.
 
     Raises: UsageError if there is none.
     """
     if given is not None:
         return given
-    path = shipped.folder("zoo") / robot.name / f"{robot.name}.wmb"
-    if not path.is_file():
+    zoo = shipped.folder("zoo")
+    found = sorted(zoo.glob(f"*/{robot.name}.wmb"))
+    if not found:
         raise UsageError(
-            f"no bundle is shipped for the robot {robot.name!r} ({path} does not exist); "
-            "name one with --bundle FILE"
+            f"no bundle is shipped for the robot {robot.name!r} ({zoo}/*/{robot.name}.wmb does not "
+            "exist); name one with --bundle FILE"
         )
-    return path
+    return found[0]
 
 
 def open_for(

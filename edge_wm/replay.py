@@ -120,8 +120,9 @@ def replay(
         RunSettings(
             header.seed,
             header.settings["plan_latency_ns"],
-            header.settings["goal_tolerance"],
-            header.settings.get("learn_delay", False),
+            goal_tolerance=header.settings["goal_tolerance"],
+            joint_tolerance=header.settings.get("joint_tolerance", 0.0),  # older: never reached
+            learn_delay=header.settings.get("learn_delay", False),
         ),
         streams=tuple(bundle.manifest.needs.streams),
         step_ns=bundle.manifest.step_ns,

@@ -46,9 +46,7 @@ from edge_wm.runtime import (
     planner_settings,
 )
 from edge_wm.runtime.live import Live
-from edge_wm.simulation import RoverSimulation
-from edge_wm.simulation.world import HELD_BACK_SEED
-from edge_wm.types import PoseGoal
+from edge_wm.simulation import HELD_BACK_SEED, make_simulation
 from edge_wm.world_model import WorldModel
 
 STATUS_EVERY_S = 0.1
@@ -81,7 +79,7 @@ def run(
     trust: TrustOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Drive a robot with a learned world model: to its goal, back to the start, and so on.
+    """Drive a robot with its world model: a base to its goal and back, an arm from posture to posture.
 
     Writes run.mcap (for Foxglove and `edge-wm replay`) and a report into a folder of its own.
     Ctrl-C stops the robot and ends the run in the same way.
@@ -124,13 +122,14 @@ def run(
             "driver": "planner",
             "plan_latency_ns": settings.plan_latency_ns,
             "goal_tolerance": settings.goal_tolerance,
+            "joint_tolerance": settings.joint_tolerance,
             "candidates": candidates,
             "shadow": shadow,
             "learn_delay": learn_delay,
         },
         started=datetime.now().astimezone().isoformat(timespec="seconds"),
     )
-    simulation = RoverSimulation(loaded, HELD_BACK_SEED + seed, seed=seed)
+    simulation = make_simulation(loaded, HELD_BACK_SEED + seed, seed=seed)
     folder = _new_folder(out)
     recorder = Recorder(
         folder / "run.mcap",
@@ -147,12 +146,12 @@ def run(
         step_ns=manifest.step_ns,
         journal=journal,
     )
-    there, back = simulation.goal, PoseGoal(0.0, 0.0)
+    goals = simulation.goals
     way = Way(simulation)
     live = Live(
         runtime,
         simulation,
-        lambda _: (there, back)[runtime.counts.goals_reached % 2],
+        lambda _: goals[runtime.counts.goals_reached % len(goals)],
         shadow=shadow,
         imagine=driver.imagine,
         watch=lambda: way.look(runtime),

@@ -60,6 +60,7 @@ from edge_wm.types import (
     Drop,
     Float32,
     Goal,
+    JointGoal,
     Motion,
     Observation,
     PoseGoal,
@@ -261,6 +262,7 @@ class RunSettings:
     seed: int
     plan_latency_ns: int  # a trajectory starts this long after its plan tick began
     goal_tolerance: float = 0.20  # m, rad: a pose goal is reached within this of the odometry
+    joint_tolerance: float = 0.03  # rad, m: a joint goal is, once every joint is this near
     learn_delay: bool = False  # the actuation delay, while driving; else the robot file's holds
 
     @staticmethod
@@ -560,7 +562,9 @@ class Runtime:
         )
 
     def _within_tolerance(self, goal: Goal, observation: Observation) -> bool:
-        """Is a pose goal reached, by the odometry of this observation?"""
+        """Is a goal reached, by the odometry or the joints of this observation?"""
+        if isinstance(goal, JointGoal):
+            return self._joints_within_tolerance(goal, observation)
         if not isinstance(goal, PoseGoal):
             return False
         stream = self.robot.pose_stream
@@ -571,6 +575,23 @@ class Runtime:
         near = math.hypot(goal.x - x, goal.y - y) <= self.settings.goal_tolerance
         turn = 0.0 if goal.yaw is None else math.remainder(goal.yaw - yaw, math.tau)
         return near and abs(turn) <= self.settings.goal_tolerance
+
+    def _joints_within_tolerance(self, goal: JointGoal, observation: Observation) -> bool:
+        """A joint goal gives the axes of kind position, in the robot file's order."""
+        joints = [axis.name for axis in self.robot.axes if axis.kind == "position"]
+        if len(joints) != len(goal.position):
+            return False
+        for joint, wanted in zip(joints, goal.position.tolist(), strict=True):
+            found = self.robot.joint_stream(joint)
+            if found is None:
+                return False
+            stream, column = found
+            seen = observation.streams.get(stream.name)
+            if seen is None or seen.sample is None:
+                return False
+            if not abs(seen.sample.data[0, column] - wanted) <= self.settings.joint_tolerance:
+                return False
+        return True
 
     def _count(self, reason: Reason | None, acceptance: Acceptance | None, *, late: bool) -> None:
         if reason is Reason.not_active:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from dataclasses import dataclass
 
 from edge_wm.simulation.camera import Camera  # isort: skip  (chooses EGL before mujoco loads)
 
@@ -38,38 +37,17 @@ from edge_wm.simulation.sensors import (
     Schedule,
     WheelNoise,
 )
+from edge_wm.simulation.simulated import Disturbances, Truth
 from edge_wm.simulation.world import Geometry, World, make_world
 from edge_wm.types import Array, Float64, PoseGoal, Sample, Setpoint
 
 SETTLING_STEPS = 100  # physics steps before time starts, for the contacts to come to rest
 
 
-@dataclass(frozen=True, slots=True)
-class Disturbances:
-    """What is made worse, or better, than the robot file says."""
-
-    noise: bool = True  # sensor noise of all kinds; False: ideal values, still late and jittered
-    extra_actuation_delay_ns: int = 0  # on top of the robot file's
-    extra_camera_delay_ns: int = 0  # later arrival; the stamps stay true
-    camera_drop: float = 0.0  # share of frames that never arrive, 0..1
-
-
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """What really is, at `now_ns`."""
-
-    now_ns: int
-    pose: tuple[float, float, float]  # x, y (m), yaw (rad) in the world frame
-    odom_pose: tuple[float, float, float]  # the same in the odometry frame
-    twist: tuple[float, float]  # vx (m/s), wz (rad/s) in the base frame
-    contact: bool  # the hull touches something in this moment
-    contact_ns: int  # for how long it has done so since the start, in total
-    clearance: float  # m from the footprint to the nearest obstacle
-    goal_distance: float  # m from the base to the goal
-
-
 class RoverSimulation:
-    """A `Link` to a simulated rover."""
+    """A `Simulation` of a rover."""
+
+    near = 0.30  # m from the goal that counts as being at it
 
     def __init__(
         self,
@@ -175,6 +153,15 @@ class RoverSimulation:
         """Where to go, in the odometry frame; any heading."""
         x, y, _ = self._to_odom(*self.world.goal, 0.0)
         return PoseGoal(x, y, None, "odom")
+
+    @property
+    def goals(self) -> tuple[PoseGoal, PoseGoal]:
+        """There and back."""
+        return self.goal, PoseGoal(0.0, 0.0)
+
+    @property
+    def odometry_origin(self) -> tuple[float, float, float]:
+        return self.world.start
 
     def truth(self) -> Truth:
         """The state of the world in this moment."""
