@@ -14,9 +14,9 @@ Two boards can stand there:
                 Status says that the real ones do (`FollowedWheels`), on the machine's clock
 
 A thread moves the simulation on in real time, or as fast as the machine can: in lock-step the time
-that it was held up is no time for firmware, wheels and runtime (`now_ns` is the clock of all three),
-and the report says how much it was. The invariant: `arm` is called by whoever drives and
-by nobody else, and when the firmware disarms itself, the line breaks or the board dies, `step_to`
+that it was held up is no time for firmware, wheels and runtime (`now_ns` is the clock of them all),
+and the report says how much it was. The invariant: `arm` is called by whoever drives and by nobody
+else, and when the firmware disarms itself, the line breaks or the board dies, `step_to`
 raises LinkError with the reason; nothing is ever armed again by itself.
 """
 
