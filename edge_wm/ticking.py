@@ -41,14 +41,15 @@ def ticks(
     """Yield the time of each tick when it is due; count and skip those that cannot be kept.
 
     A clock that jumps (a robot's first contact with a time server) does not stop the ticks: one
-    that is due more than two periods ahead is due now.
+    that is due more than two periods ahead is due now. One that runs slower than the machine's (a
+    simulation's) is waited for.
     """
     due_ns = now_ns()
     while not end.is_set():
-        wait_ns = due_ns - now_ns()
-        if wait_ns > 2 * period_ns:
-            due_ns, wait_ns = now_ns(), 0
-        if wait_ns > 0:
+        while (wait_ns := due_ns - now_ns()) > 0 and not end.is_set():
+            if wait_ns > 2 * period_ns:
+                due_ns = now_ns()
+                break
             time.sleep(wait_ns * 1e-9)
         begun_ns = now_ns()
         yield begun_ns

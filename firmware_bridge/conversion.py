@@ -123,8 +123,12 @@ def _down(value: float) -> int:
 
 
 # ---- setpoint -> device ---------------------------------------------------------------------
-def command_of(setpoint: Setpoint, axes: Sequence[Axis], clock: Clock, limits_crc: int) -> Command:
+def command_of(
+    setpoint: Setpoint, axes: Sequence[Axis], clock: Clock, limits_crc: int, delay_ns: int = 0
+) -> Command:
     """The first two knots of `setpoint`, its braking suffix and its times, for the device.
+
+    delay_ns: it takes effect so much later than its own times.
 
     Raises: UsageError if a number is not finite or does not fit, or an axis is missing.
     """
@@ -138,7 +142,7 @@ def command_of(setpoint: Setpoint, axes: Sequence[Axis], clock: Clock, limits_cr
         columns.append(setpoint.axes.index(axis.name))
     knot_us = int(setpoint.times_ns[1] - setpoint.times_ns[0]) // 1000
     valid_us = (setpoint.valid_until_ns - setpoint.apply_at_ns) // 1000
-    apply_at_us = clock.device_us(setpoint.apply_at_ns)
+    apply_at_us = clock.device_us(setpoint.apply_at_ns + delay_ns)
     for name, value, low, high in (
         ("the time between its knots", knot_us, 1, UINT32_MAX),
         ("its validity", valid_us, 0, UINT32_MAX),
@@ -180,9 +184,10 @@ def _axis_command(setpoint: Setpoint, axis: Axis, column: int) -> AxisCommand:
 
     velocity = knots("velocity", setpoint.velocity)
     position = knots("position", setpoint.position) if axis.kind == "position" else (0, 0)
-    deceleration = whole(
-        "brake_deceleration", float(setpoint.brake_deceleration[column]), 1, UINT32_MAX
-    )
+    brake = float(setpoint.brake_deceleration[column])
+    if not any(velocity) and 0.0 < brake < axis.braking:
+        brake = axis.braking  # it stands to the wire's last digit: no share in the others' braking
+    deceleration = whole("brake_deceleration", brake, 1, UINT32_MAX)
     # The suffix may begin before valid_until (the dead-man): allow for all of the speed.
     stop_ms = math.ceil(1000 * max(abs(each) for each in velocity) / deceleration)
     planned_ms = math.ceil((int(setpoint.brake_end_ns[column]) - setpoint.valid_until_ns) / 1e6)
@@ -196,14 +201,14 @@ def _axis_command(setpoint: Setpoint, axis: Axis, column: int) -> AxisCommand:
 
 
 def link_load_permille(
-    identity: Identity, setpoint_period_ns: int, status_period_us: int = 5000
+    bits_per_s: int, setpoint_period_ns: int, status_period_us: int = 5000
 ) -> int:
     """How much of the wire the session will take, in its busier direction; 0 without a rate."""
-    if not identity.link_bits_per_s:
+    if not bits_per_s:
         return 0
     up = _frame_bytes(Command.SIZE) * 1e9 / setpoint_period_ns
     down = _frame_bytes(Status.SIZE) * 1e6 / status_period_us
-    return math.ceil(1000 * 10 * max(up, down) / identity.link_bits_per_s)  # 8N1: 10 bits a byte
+    return math.ceil(1000 * 10 * max(up, down) / bits_per_s)  # 8N1: 10 bits a byte
 
 
 def _frame_bytes(payload: int) -> int:

@@ -1,7 +1,7 @@
-"""The firmware itself as a process of this machine: the posix port, behind a Unix socket.
+"""The firmware itself as a process of this machine: the posix port, behind a Unix socket or a PTY.
 
-The same C as on a board, with an ideal plant inside; the process dies with its parent, and is
-stopped by its process id.
+The same C as on a board, in real time, with an ideal plant inside (for a simulated one see
+lockstep.py); the process dies with its parent, and is stopped by its process id.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ BUILD = MCU / "build.sh"
 READY_WITHIN_S = 5.0
 
 
-def build_firmware() -> Path:
-    """Build the posix port (only what is out of date) and return the executable.
+def build_firmware(what: str = "posix") -> Path:
+    """Build a product of build.py (only what is out of date) and return its path.
 
     Raises: SystemTroubleError if there is no compiler, or it fails; with its last lines.
     """
@@ -33,20 +33,19 @@ def build_firmware() -> Path:
         raise SystemTroubleError(
             "the emulated board needs a C compiler, found none; sudo apt-get install -y gcc make"
         )
-    done = subprocess.run([BUILD, "posix"], capture_output=True, text=True)
+    done = subprocess.run([BUILD, what], capture_output=True, text=True)
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         last = "; ".join((done.stderr or done.stdout).strip().splitlines()[-3:])
-        raise SystemTroubleError(f"the firmware does not build ({last}); run {BUILD} posix")
+        raise SystemTroubleError(f"the firmware does not build ({last}); run {BUILD} {what}")
     return Path(lines[-1])
 
 
 class EmulatedBoard:
     """A running emulated board; a context manager. `port` is where it answers."""
 
-    def __init__(
-        self, board: str, *, executable: Path | None = None, arguments: tuple[str, ...] = ()
-    ):
+    def __init__(self, board: str, *, executable: Path | None = None, pty: bool = False):
+        """pty: behind a PTY, which is as slow as a serial driver, instead of a socket."""
         if board not in BOARDS:
             raise UsageError(
                 f"the emulated board must be one of {', '.join(BOARDS)}, got '{board}'; correct it"
@@ -56,20 +55,32 @@ class EmulatedBoard:
         # A short path: a Unix socket's may have 107 characters only.
         self._folder = Path(tempfile.mkdtemp(prefix="edge-wm-"))
         self.socket = self._folder / "board"
-        self.port = f"unix:{self.socket}"
-        command = [str(executable), "--board", board, "--listen", str(self.socket), *arguments]
+        self.port = "" if pty else f"unix:{self.socket}"
+        line = ["--pty"] if pty else ["--listen", str(self.socket)]
+        command = [str(executable), "--board", board, *line]
         with open(self._folder / "log", "wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         until = time.monotonic() + READY_WITHIN_S
-        while not self.socket.exists():
+        while not self._ready():
             if self.process.poll() is not None or time.monotonic() > until:
-                said = (self._folder / "log").read_text(errors="replace").strip()
+                said = self._said()
                 self.close()
                 raise SystemTroubleError(
                     f"the emulated board did not start ({said or 'it said nothing'}); "
-                    f"run {executable} --board {board} --listen /tmp/board by hand"
+                    f"run {' '.join(command)} by hand"
                 )
             time.sleep(0.005)
+
+    def _ready(self) -> bool:
+        """Does it listen? A PTY's name is the first thing that it says."""
+        if self.port:
+            return self.socket.exists()
+        said = self._said()
+        self.port = said.splitlines()[0] if said.startswith("/dev/") else ""
+        return bool(self.port)
+
+    def _said(self) -> str:
+        return (self._folder / "log").read_text(errors="replace").strip()
 
     @property
     def pid(self) -> int:

@@ -28,7 +28,7 @@ import numpy as np
 from edge_wm.errors import EdgeWmError, LinkError, MismatchError, UsageError
 from edge_wm.modes import Mode
 from edge_wm.reasons import Reason
-from edge_wm.robot import Link, Robot
+from edge_wm.robot import Link, Robot, Stream
 from edge_wm.types import Sample, Setpoint
 from firmware_bridge.conversion import (
     Sampler,
@@ -112,7 +112,8 @@ def link_to(robot: Robot, port: str) -> Link:
 class SerialLink:
     """See the head of this file.
 
-    clock_ns: the clock of setpoints and samples, in ns. The constructor connects, and raises what
+    clock_ns: the clock of setpoints and samples, in ns. delay_ns: how much later than its own times
+    a setpoint takes effect, so that it is there in time. The constructor connects, and raises what
     is wrong (LinkError, DeviceRefusal, MismatchError); later trouble is in `state.why`.
     """
 
@@ -122,6 +123,7 @@ class SerialLink:
         link: Link | None = None,
         *,
         clock_ns: Callable[[], int] = time.monotonic_ns,
+        delay_ns: int = 0,
     ) -> None:
         self.robot = robot
         self.link = serial_link(robot) if link is None else link
@@ -129,6 +131,7 @@ class SerialLink:
         self._axes = linked_axes(robot, self.link)
         self._limits = limits_of(robot, self.link)
         self._clock_ns = clock_ns
+        self._delay_ns = delay_ns
         self._sampler = Sampler(robot, self._axes)
         self._samples: deque[Sample] = deque(maxlen=4096)
         self._outbox: deque[tuple[Setpoint, int]] = deque()
@@ -190,7 +193,8 @@ class SerialLink:
         def work(session: Session) -> Status:
             self._outbox.clear()
             assert session.identity is not None
-            self._load = link_load_permille(session.identity, self.robot.setpoint_period_ns)
+            rate = session.identity.link_bits_per_s
+            self._load = link_load_permille(rate, self.robot.setpoint_period_ns)
             status = session.arm(self._load)
             self._armed, self._why = True, ""
             return status
@@ -221,6 +225,20 @@ class SerialLink:
     @property
     def armed(self) -> bool:
         return self._armed
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The robot file's streams that the device measures."""
+        return self._sampler.streams
+
+    def load_permille(self) -> int:
+        """How much of a wire of the robot file's baud rate the session takes."""
+        return link_load_permille(self.link.baud, self.robot.setpoint_period_ns)
+
+    def damaged(self) -> int:
+        """Frames from the device that did not arrive intact, over all sessions."""
+        session = self._session
+        return self.statistics.damaged + (session.parser.counters.damaged if session else 0)
 
     @property
     def state(self) -> LinkState:
@@ -332,7 +350,9 @@ class SerialLink:
             self.statistics.withheld += 1
             return
         try:
-            command = command_of(newest[0], self._axes, session.clock, session.limits.crc)
+            command = command_of(
+                newest[0], self._axes, session.clock, session.limits.crc, self._delay_ns
+            )
             session.send(command)
         except UsageError:
             self.statistics.refused[Reason.setpoint_invalid] += 1

@@ -84,6 +84,18 @@ class Page(HTMLParser):
 
 
 # ---- the page ----------------------------------------------------------------------------------
+def test_what_was_said_of_the_link_stands_on_the_page(tmp_path: Path) -> None:
+    path = tmp_path / "linked.mcap"
+    with Recorder(path, ROVER, make_header(ROVER.text)) as recorder:
+        for event in EVENTS:
+            recorder.record(event)
+        recorder.close({"dead_man_ms": "250.0", "why": "<b>"})
+    words = Page(write_report(path).read_text(encoding="utf-8")).words()
+    assert "Link dead_man_ms 250.0 why <b>" in words
+    without = write_report(record(tmp_path, EVENTS)).read_text(encoding="utf-8")
+    assert "dead_man_ms" not in Page(without).words()
+
+
 def test_a_run_gives_a_page_and_its_pictures(tmp_path: Path) -> None:
     page = write_report(record(tmp_path, EVENTS), tmp_path / "made" / "here")
     assert page == tmp_path / "made" / "here" / "report.html"

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from rich.table import Table
 from edge_wm.backends.choice import spelled
 from edge_wm.bundle import check_fit
 from edge_wm.cli.goals import GoalOption, goals_of
+from edge_wm.cli.looping import looped_robot, loosened
 from edge_wm.cli.opening import (
     BackendOption,
     BundleOption,
@@ -31,7 +32,7 @@ from edge_wm.cli.opening import (
 )
 from edge_wm.cli.ros import drive_with_ros
 from edge_wm.cli.view import Viewer
-from edge_wm.errors import SystemTroubleError, UsageError
+from edge_wm.errors import LinkError, SystemTroubleError, UsageError
 from edge_wm.evaluation import Way
 from edge_wm.opening import open_for
 from edge_wm.planner import make_planner
@@ -49,6 +50,7 @@ from edge_wm.runtime import (
 from edge_wm.runtime.live import Live
 from edge_wm.simulation import HELD_BACK_SEED, make_simulation
 from edge_wm.world_model import WorldModel
+from firmware_bridge.looped import Looped
 
 STATUS_EVERY_S = 0.1
 STATUS_EVERY_PLAIN_S = 5.0  # where stderr is no terminal
@@ -74,6 +76,20 @@ def run(
         bool,
         typer.Option("--learn-delay", help="Learn the actuation delay, and plan with it."),
     ] = False,
+    hil: Annotated[
+        bool,
+        typer.Option(
+            "--hil",
+            help="Through the link into the firmware, in an emulated motor controller.",
+        ),
+    ] = False,
+    hil_port: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PORT",
+            help="The same with a real controller here, its wheels off the floor.",
+        ),
+    ] = None,
     ros: Annotated[
         bool, typer.Option("--ros", help="As ROS 2 nodes, a process each, instead of in one.")
     ] = False,
@@ -88,6 +104,9 @@ def run(
     Ctrl-C stops the robot and ends the run in the same way.
     """
     talk = Console(stderr=True)
+    looping = hil or hil_port is not None
+    if ros and looping:
+        raise UsageError("--hil drives in one process; leave --ros out")
     if ros and view:
         raise UsageError("--view shows a run in one process; with --ros launch wm_viz and RViz")
     if ros and goal:
@@ -103,6 +122,8 @@ def run(
         return
     talk.print(f"[dim]opening robot {robot} and its bundle[/]")
     _, loaded, opened = open_for(robot, bundle, trust)
+    if looping and hil_port is None:
+        loaded = loosened(loaded)
     manifest, signer = opened.manifest, opened.signer
     talk.print(
         f"[dim]bundle {manifest.name} {manifest.version}, signed by "
@@ -114,6 +135,7 @@ def run(
     planner = make_planner(planner_settings(manifest, candidates), loaded.axes)
     driver = ModelDriver(model, planner)
     settings = replace(RunSettings.for_robot(loaded, seed), learn_delay=learn_delay)
+    dead_man_ms = loaded.dead_man_ns / 1e6
     header = Header(
         robot_text=loaded.text,
         bundle_name=manifest.name,
@@ -132,10 +154,18 @@ def run(
             "candidates": candidates,
             "shadow": shadow,
             "learn_delay": learn_delay,
+            **({"hil": hil_port or "emulated", "dead_man_ms": dead_man_ms} if looping else {}),
         },
         started=datetime.now().astimezone().isoformat(timespec="seconds"),
     )
-    simulation = make_simulation(loaded, HELD_BACK_SEED + seed, seed=seed)
+    looped: Looped | None = None
+    if looping:
+        talk.print("[dim]starting the motor controller and its link[/]")
+        simulation, looped = looped_robot(loaded, HELD_BACK_SEED + seed, seed, hil_port)
+        talk.print(f"[dim]linked to {looped.facts()['firmware']}, dead-man {dead_man_ms:g} ms[/]")
+    else:
+        simulation = make_simulation(loaded, HELD_BACK_SEED + seed, seed=seed)
+    still: Callable[[], AbstractContextManager[None]] = looped.still if looped else nullcontext
     folder = _new_folder(out)
     recorder = Recorder(
         folder / "run.mcap",
@@ -153,37 +183,55 @@ def run(
         journal=journal,
     )
     goals = goals or simulation.goals
-    way = Way(simulation)
+    with still():
+        way = Way(simulation)
+
+    def look() -> None:
+        with still():
+            way.look(runtime)
+
     live = Live(
         runtime,
-        simulation,
+        looped or simulation,
         lambda _: goals[runtime.counts.goals_reached % len(goals)],
         shadow=shadow,
         imagine=driver.imagine,
-        watch=lambda: way.look(runtime),
+        watch=look,
+        clock=(lambda: looped.now_ns) if looped else time.monotonic_ns,
     )
     interrupted = False
+    broken: LinkError | None = None
+    facts: dict[str, Any] = {}
     began = time.monotonic()
     try:
         with live, _status_line(talk) as tell:
-            live.activate()
+            live.activate(looped.arm if looped and not shadow else lambda: None)
             began = time.monotonic()
             while (driven := time.monotonic() - began) < duration and not live.failed:
                 time.sleep(min(STATUS_EVERY_S, duration - driven))
                 tell(_status(runtime, live, way, driven))
     except KeyboardInterrupt:
         interrupted = True
+    except LinkError as error:
+        broken = error
     finally:
-        statistics = recorder.close()
+        seconds = time.monotonic() - began
+        if looped is not None:
+            facts = looped.facts()
+        statistics = recorder.close({name: str(fact) for name, fact in facts.items()})
     if interrupted:
         talk.print("[yellow]interrupted: the robot was braked to rest, the recording is whole[/]")
 
-    summary = _summary(runtime, live, way, statistics, time.monotonic() - began)
+    summary = _summary(runtime, live, way, statistics, seconds)
+    if facts:
+        summary["link"] = facts
     summary["folder"] = str(folder)
     if report:
         talk.print("[dim]making the report[/]")
         summary["report"] = str(write_report(folder / "run.mcap", folder))
     _tell_summary(summary, as_json)
+    if broken is not None:
+        raise broken
 
 
 class _Also:

@@ -69,6 +69,7 @@ class Recording:
     complete: bool  # it was closed, and is undamaged
     lost: Mapping[str, int]  # events lost while recording, by kind, as far as the file says
     troubles: tuple[str, ...]  # what is wrong with it, in words; empty: nothing
+    remarks: Mapping[str, str]  # what was said of the run at its end, for people
     _chunks: tuple[tuple[int, int], ...] = field(repr=False)  # (offset, length) of good ones
 
     def events(self) -> Iterator[tuple[int, Event]]:
@@ -154,7 +155,10 @@ def open_recording(path: str | os.PathLike[str]) -> Recording:
             f"{name}: events were lost while recording ({parts}), so it cannot be replayed bit "
             "for bit"
         )
-    return Recording(name, header, software, not trouble, lost, tuple(troubles), tuple(chunks))
+    remarks = notes.get("edge_wm.remarks", {})
+    return Recording(
+        name, header, software, not trouble, lost, tuple(troubles), remarks, tuple(chunks)
+    )
 
 
 def _scan(file: BinaryIO, notes: dict[str, dict[str, str]], chunks: list[tuple[int, int]]) -> str:

@@ -86,6 +86,7 @@ class Recorder:
         self._lost: Counter[str] = Counter()
         self._overflowed = False
         self._closing = threading.Event()
+        self._remarks: dict[str, str] = {}
         self._unsafe: Counter[str] = Counter()  # written, but not yet on disk for good
         self._told: dict[str, str] = {}  # kind of trouble -> message
         self._flush_at_s = 0.0
@@ -113,9 +114,14 @@ class Recorder:
                 self._queue.append((number, event, weight))
         return number
 
-    def close(self) -> Statistics:
-        """Write what is queued and the index, close the file. May be called twice."""
+    def close(self, remarks: Mapping[str, str] | None = None) -> Statistics:
+        """Write what is queued and the index, close the file. May be called twice.
+
+        remarks: what else is to be said of the run, for people (name -> text).
+        """
         with self._lock:
+            if remarks:
+                self._remarks = dict(remarks)
             self._closing.set()
         self._thread.join()
         return self.statistics
@@ -144,7 +150,7 @@ class Recorder:
                 self._drain()
                 self._flush_if_due()
             self._drain()
-            self._mcap.finish(self.statistics)
+            self._mcap.finish(self.statistics, self._remarks)
         except OSError as error:
             self._give_up(error)
         finally:
@@ -238,7 +244,9 @@ class _Mcap:
         self._writer.flush()  # type: ignore[no-untyped-call]
         self._file.mark()
 
-    def finish(self, statistics: Statistics) -> None:
+    def finish(self, statistics: Statistics, remarks: dict[str, str]) -> None:
+        if remarks:
+            self._note("edge_wm.remarks", remarks)
         end = {"events": str(statistics.events), "lost": json.dumps(statistics.lost)}
         self._note("edge_wm.end", end)
         self._writer.finish()  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 
@@ -106,6 +106,7 @@ def render(story: Story, pictures: Mapping[str, bytes]) -> str:
         f'<div class="tiles">{"".join(_tiles(summary))}</div>',
         *_figures(pictures),
         *_reasons(summary),
+        *_remarks(story.recording.remarks),
         *_conditions(story),
     ]
     return (
@@ -195,7 +196,7 @@ def _reasons(s: Summary) -> Iterable[str]:
 def _conditions(story: Story) -> Iterable[str]:
     """Under which conditions the run took place: those of a replay."""
     header = story.recording.header
-    rows: Sequence[tuple[str, object]] = [
+    rows: list[tuple[str, object]] = [
         ("bundle", f"{header.bundle_name} {header.bundle_version}"),
         ("bundle sha256", header.bundle_sha256),
         ("robot file sha256", story.robot.sha256),
@@ -204,9 +205,20 @@ def _conditions(story: Story) -> Iterable[str]:
         *sorted(header.settings.items()),
         *sorted(header.machine.items()),
     ]
+    yield "<h2>Conditions</h2>"
+    yield _table(rows)
+
+
+def _remarks(remarks: Mapping[str, str]) -> Iterable[str]:
+    """What was said at the end of the run: how the link to the motors did, for one."""
+    if remarks:
+        yield "<h2>Link</h2>"
+        yield _table(remarks.items())
+
+
+def _table(rows: Iterable[tuple[str, object]]) -> str:
     cells = "".join(
         f"<tr><td>{escape(str(name))}</td><td>{escape(str(value))}</td></tr>"
         for name, value in rows
     )
-    yield "<h2>Conditions</h2>"
-    yield f'<div class="card"><table>{cells}</table></div>'
+    return f'<div class="card"><table>{cells}</table></div>'

@@ -22,7 +22,7 @@ from types import TracebackType
 import numpy as np
 
 from edge_wm.device import Link
-from edge_wm.errors import SystemTroubleError
+from edge_wm.errors import LinkError, SystemTroubleError
 from edge_wm.modes import Mode
 from edge_wm.reasons import EXPLANATIONS, Reason
 from edge_wm.recording import Prediction
@@ -114,8 +114,10 @@ class Live:
         if self._error is not None and error is None:
             raise self._error
 
-    def activate(self) -> None:
+    def activate(self, arm: Callable[[], object] = lambda: None) -> None:
         """Let the robot move, once all streams that the model needs were usable for `ALIVE_S`.
+
+        arm: switches the torque on, just before.
 
         Raises: SystemTroubleError naming those that are not within `SENSORS_WITHIN_S`.
         """
@@ -136,7 +138,9 @@ class Live:
                     f"every stream that the model needs must be alive within "
                     f"{SENSORS_WITHIN_S:g} s, but {why}"
                 )
-        self.runtime.activate(self.now_ns())
+        if not self.failed:
+            arm()
+            self.runtime.activate(self.now_ns())
 
     @property
     def failed(self) -> bool:
@@ -157,7 +161,13 @@ class Live:
         while not self._end.wait(LINK_POLL_S):
             while self._outbox:
                 self._link.send(self._outbox.popleft())
-            for sample in self._link.step_to(self.now_ns()):
+            try:
+                arrived = self._link.step_to(self.now_ns())
+            except LinkError:  # the device brakes by itself; this one does not go on by itself
+                now_ns = self.now_ns()
+                self.runtime.request(Mode.fault, "supervisor", now_ns, Reason.bridge_silent)
+                raise
+            for sample in arrived:
                 self.runtime.push(sample)
             if self._watch is not None:
                 self._watch()

@@ -37,7 +37,7 @@ from edge_wm.simulation.sensors import (
     Schedule,
     WheelNoise,
 )
-from edge_wm.simulation.simulated import Disturbances, Truth
+from edge_wm.simulation.simulated import Disturbances, Truth, WheelDrive
 from edge_wm.simulation.world import Geometry, World, make_world
 from edge_wm.types import Array, Float64, PoseGoal, Sample, Setpoint
 
@@ -57,8 +57,11 @@ class RoverSimulation:
         seed: int = 0,
         disturbances: Disturbances | None = None,
         start_ns: int = 0,
+        drive: WheelDrive | None = None,
     ) -> None:
         """World `world_seed`, sensor noise and timing from `seed`; time starts at `start_ns`.
+
+        drive: turns the wheels instead of the built-in motors; `send` then has no effect.
 
         Raises: MismatchError if `robot` is not a differential base with the rover's streams.
         """
@@ -70,7 +73,9 @@ class RoverSimulation:
         self.disturbances = disturbances
         self.world: World = make_world(world_seed, robot.base.footprint_radius)
         self._base = robot.base
-        self._model = mujoco.MjModel.from_xml_string(rover_scene(self.world, robot))
+        self._drive = drive
+        scene = rover_scene(self.world, robot, servos=drive is None)
+        self._model = mujoco.MjModel.from_xml_string(scene)
         self._data = mujoco.MjData(self._model)
         mujoco.mj_step(self._model, self._data, nstep=SETTLING_STEPS)
         self._start_ns = start_ns
@@ -80,6 +85,9 @@ class RoverSimulation:
         self._qpos = self._data.qpos[joint.qposadr[0] :][:7]  # views: x y z, quaternion w x y z
         self._qvel = self._data.qvel[joint.dofadr[0] :][:6]  # world-frame v, body-frame w
 
+        wheels = [self._model.joint(side) for side in ("left", "right")]
+        self._wheel_angles = [wheel.qposadr[0] for wheel in wheels]
+        self._wheel_speeds = [wheel.dofadr[0] for wheel in wheels]
         delay_ns = robot.actuation_delay_ns + disturbances.extra_actuation_delay_ns
         self._motors = Motors(tuple(axis.name for axis in robot.axes), delay_ns)
         self._axis_of = {axis.name: index for index, axis in enumerate(robot.axes)}
@@ -196,12 +204,20 @@ class RoverSimulation:
 
     # ---- inside ---------------------------------------------------------------------------
     def _advance(self) -> None:
-        command = self._motors.velocity(self.now_ns)
-        vx, wz = command[self._axis_of["base.vx"]], command[self._axis_of["base.wz"]]
-        self._data.ctrl[:] = self._base.wheel_speeds(vx, wz)
+        if self._drive is None:
+            command = self._motors.velocity(self.now_ns)
+            vx, wz = command[self._axis_of["base.vx"]], command[self._axis_of["base.wz"]]
+            self._data.ctrl[:] = self._base.wheel_speeds(vx, wz)
+        else:
+            angles, speeds = self._wheels()
+            self._data.ctrl[:] = self._drive.torques(angles, speeds)
         mujoco.mj_step(self._model, self._data)
         self._steps += 1
         self._contact_ns += PHYSICS_STEP_NS * self._in_contact()
+
+    def _wheels(self) -> tuple[Float64, Float64]:
+        """The wheels' angles (rad) and speeds (rad/s), left and right."""
+        return self._data.qpos[self._wheel_angles], self._data.qvel[self._wheel_speeds]
 
     def _in_contact(self) -> bool:
         return bool(self._data.sensordata[0] > 0.0)
@@ -220,8 +236,7 @@ class RoverSimulation:
                 dropped = self._drop.random() < self.disturbances.camera_drop
                 data = None if dropped else self._see()
             elif name == "wheels":
-                angles = np.array([self._data.joint(side).qpos[0] for side in ("left", "right")])
-                data = self._wheel_noise(angles, stamp_ns)
+                data = self._wheel_noise(self._wheels()[0], stamp_ns)
             elif name == "imu":
                 reading = np.concatenate([self._qvel[3:6], self._data.sensordata[1:4]])
                 ideal = reading.astype(np.float32)

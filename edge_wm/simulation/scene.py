@@ -33,8 +33,12 @@ WHEEL_TORQUE = 1.2  # N m: 20 N per wheel, so a blocked rover pushes with 40 N
 BOX_DENSITY, BOX_FRICTION = 60.0, 0.4  # kg/m^3 (a cardboard box with something in it)
 
 
-def rover_scene(world: World, robot: Robot) -> str:
-    """The MJCF text of `robot` (a differential base with a camera) in `world`."""
+def rover_scene(world: World, robot: Robot, *, servos: bool = True) -> str:
+    """The MJCF text of `robot` (a differential base with a camera) in `world`.
+
+    servos: the wheels have velocity servos of their own (ctrl is rad/s); else ctrl is their
+    torque in N m, and whoever gives it closes the loop.
+    """
     assert robot.base is not None
     generator = np.random.Generator(np.random.Philox(key=world.seed, counter=1))
     assets, bodies = [], []
@@ -119,12 +123,7 @@ def rover_scene(world: World, robot: Robot) -> str:
     {"".join(bodies)}
     {_rover(world, robot)}
   </worldbody>
-  <actuator>
-    <velocity name="left" joint="left" kv="{WHEEL_SERVO_GAIN}"
-              forcerange="{-WHEEL_TORQUE} {WHEEL_TORQUE}"/>
-    <velocity name="right" joint="right" kv="{WHEEL_SERVO_GAIN}"
-              forcerange="{-WHEEL_TORQUE} {WHEEL_TORQUE}"/>
-  </actuator>
+  <actuator>{"".join(_actuator(side, servos) for side in ("left", "right"))}</actuator>
   <sensor>
     <touch name="hull" site="hull"/>
     <accelerometer name="accelerometer" site="imu"/>
@@ -181,6 +180,12 @@ def _rover(world: World, robot: Robot) -> str:
       {wheels}
       <body name="casters">{casters}</body>
     </body>"""
+
+
+def _actuator(wheel: str, servo: bool) -> str:
+    kind = f'velocity kv="{WHEEL_SERVO_GAIN}"' if servo else "motor"
+    force = f"{-WHEEL_TORQUE} {WHEEL_TORQUE}"
+    return f'<{kind} name="{wheel}" joint="{wheel}" forcerange="{force}"/>'
 
 
 def _camera_axes(rpy: tuple[float, float, float]) -> str:

@@ -14,7 +14,7 @@ from typing import Protocol
 from edge_wm.device import Link
 from edge_wm.reasons import Reason
 from edge_wm.simulation.world import Geometry
-from edge_wm.types import Goal
+from edge_wm.types import Float64, Goal
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +70,30 @@ class Simulation(Link, Protocol):
 
     def geometry(self) -> Geometry:
         """What stands around, from above, in the world frame."""
+        ...
+
+
+# ---- motor controllers outside of a simulation, which then has none of its own ----------------
+class WheelDrive(Protocol):
+    """Those of a base's two wheels."""
+
+    def torques(self, angles: Float64, speeds: Float64) -> Float64:
+        """The wheels' torques, (left, right) N m, for the next millisecond.
+
+        angles (2,) rad, speeds (2,) rad/s: the wheels now, left and right. Called once for each
+        physics step, in order.
+        """
+        ...
+
+
+class JointDrive(Protocol):
+    """Those of an arm's joints."""
+
+    def torques(
+        self, position: Float64, velocity: Float64, current: Float64, temperature: Float64
+    ) -> Float64 | None:
+        """The joints' torques, (J,) N m, for the next millisecond; None: the bridges are open.
+
+        What the sensors tell, (J,) each: rad, rad/s, A, degC. Called once a millisecond, in order.
+        """
         ...

@@ -26,7 +26,7 @@ from edge_wm.robot import Box, Robot
 from edge_wm.simulation.arm import ARM, STEP_NS, ArmParameters, ArmPlant
 from edge_wm.simulation.motors import Motors
 from edge_wm.simulation.sensors import TIMINGS, Schedule
-from edge_wm.simulation.simulated import Disturbances, Truth
+from edge_wm.simulation.simulated import Disturbances, JointDrive, Truth
 from edge_wm.simulation.world import Geometry
 from edge_wm.types import Float64, JointGoal, Sample, Setpoint
 
@@ -52,14 +52,18 @@ class ArmSimulation:
         disturbances: Disturbances | None = None,
         start_ns: int = 0,
         parameters: ArmParameters = ARM,
+        drive: JointDrive | None = None,
     ) -> None:
         """Postures from `world_seed`, sensor timing from `seed`; time starts at `start_ns`.
+
+        drive: moves the joints instead of the built-in servos; `send` then has no effect.
 
         Raises: MismatchError if `robot` is no arm of `parameters`, or if not every joint is
         measured by one stream and commanded by position.
         """
         self.disturbances = Disturbances() if disturbances is None else disturbances
         self.robot = robot
+        self._drive = drive
         self._plant = ArmPlant(robot, parameters)
         self._stream, self._columns = _joint_stream(robot)
         self.start, self.goals = self._postures(world_seed)
@@ -99,7 +103,11 @@ class ArmSimulation:
         Returns the samples that arrived by then, in order of arrival.
         """
         while self.now_ns + STEP_NS <= now_ns:
-            self._plant.step(self._servo(), "torque")
+            torques = self._servo() if self._drive is None else self._driven(self._drive)
+            if torques is None:
+                self._plant.step(self._held, "off")
+            else:
+                self._plant.step(torques, "torque")
             self._contact_ns += STEP_NS * self._plant.touching
             if self.now_ns >= self._schedule.due_ns:
                 self._measure()
@@ -184,6 +192,12 @@ class ArmSimulation:
             most = self._torque_max[joint]
             torques.append(min(max(torque, -most), most))
         return torques
+
+    def _driven(self, drive: JointDrive) -> list[float] | None:
+        """The torques that somebody else asks of the motors; None: torque is off."""
+        now = self._plant.reading()
+        torques = drive.torques(now.position, now.velocity, now.current, now.temperature)
+        return None if torques is None else torques.tolist()
 
     def _measure(self) -> None:
         stamp_ns, sequence = self._schedule.due_ns, self._schedule.sequence

@@ -120,7 +120,8 @@ class Bench:
 
     def load(self) -> int:
         assert self.session.identity is not None
-        return link_load_permille(self.session.identity, self.robot.setpoint_period_ns)
+        rate = self.session.identity.link_bits_per_s
+        return link_load_permille(rate, self.robot.setpoint_period_ns)
 
     def arm(self) -> Status:
         self.release()

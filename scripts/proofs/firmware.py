@@ -8,9 +8,11 @@ add up. Deadlines are on the firmware's clock.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,9 +22,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from firmware.rig import Native, Qemu, build
+from firmware.arm_in_lockstep import arm_trace
+from firmware.rig import Native, build
+from firmware.rig import Qemu as QemuRig
 from firmware.test_lockstep import dead_man_case, drive
 from firmware.test_wire_and_motion import faulted
+
+from firmware_bridge.lockstep import Library, Qemu
 
 ROOT = Path(__file__).resolve().parents[2]
 FUZZ = ROOT / "build" / "firmware-fuzz"
@@ -48,12 +54,35 @@ def frames(seed: int) -> dict[str, Any]:
 def determinism() -> dict[str, Any]:
     """99 native runs and one in QEMU."""
     hashes = [drive(Native(capabilities=3)) for _ in range(99)]
-    rig = Qemu()
+    rig = QemuRig()
     try:
         hashes.append(drive(rig))
     finally:
         rig.close()
     return {"passed": len(set(hashes)) == 1, "runs": 100, "sha256": hashes[0]}
+
+
+def arm_determinism() -> dict[str, Any]:
+    """The same with a MuJoCo arm as the plant, while every processor has other work too."""
+    spin = ["setpriv", "--pdeathsig", "KILL", sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(spin) for _ in range(os.cpu_count() or 1)]
+    try:
+        library, began = build("lockstep"), time.monotonic()
+        runs = [arm_trace(Library("arm", library, capabilities=3)) for _ in range(95)]
+        native_s = time.monotonic() - began
+        began = time.monotonic()
+        runs += [arm_trace(Qemu("arm", build("qemu"))) for _ in range(5)]
+        qemu_s = time.monotonic() - began
+    finally:
+        for each in others:
+            each.kill()
+            each.wait()
+    hashes = [trace for trace, _ in runs]
+    one_s = runs[0][1].now_us / 1e6
+    return {"passed": len(set(hashes)) == 1, "runs": 100, "of_them_in_qemu": 5,
+            "sha256": hashes[0], "simulated_s": one_s,
+            "times_real_time_native": round(95 * one_s / native_s, 1),
+            "times_real_time_qemu": round(5 * one_s / qemu_s, 1)}  # fmt: skip
 
 
 def fuzzing() -> dict[str, Any]:
@@ -92,6 +121,7 @@ def mutation(count: int) -> dict[str, Any]:
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"dead-man {first}-{first + 99}": partial(dead_man, first) for first in range(0, 1000, 100)},
     "determinism": determinism,
+    "determinism with an arm": arm_determinism,
     **{f"frames {part}": partial(frames, part) for part in range(40)},
     # about 9,000 executions a second on one core of 2026: 20 parts of ten minutes
     **{f"fuzzing {part}": fuzzing for part in range(20)},

@@ -6,19 +6,15 @@ so one body of tests drives either. Time is the firmware's: tick * 1000 us, neve
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import mmap
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
+from firmware_bridge import lockstep
 from firmware_bridge.messages import (
     Arm,
     AxisCommand,
@@ -32,81 +28,10 @@ from firmware_bridge.messages import (
     Refusal,
     Status,
 )
+from firmware_bridge.window import Window
 from firmware_bridge.wire import Frame, Parser, encode
 
 ROOT = Path(__file__).resolve().parents[2]
-RING = 16384
-GOOD = 0b1111  # position, current and temperature valid, sensor answered
-
-
-class AxisIn(ctypes.LittleEndianStructure):
-    _pack_ = 1
-    _fields_ = (
-        ("position", ctypes.c_int32),
-        ("velocity", ctypes.c_int32),
-        ("current_mA", ctypes.c_int32),
-        ("temperature", ctypes.c_int16),
-        ("flags", ctypes.c_uint8),
-        ("reserved", ctypes.c_uint8),
-    )
-
-
-class AxisOut(ctypes.LittleEndianStructure):
-    _pack_ = 1
-    _fields_ = (
-        ("torque", ctypes.c_int32),
-        ("reference_position", ctypes.c_int32),
-        ("reference_velocity", ctypes.c_int32),
-    )
-
-
-class Ring(ctypes.LittleEndianStructure):
-    _pack_ = 1
-    _fields_ = (
-        ("written", ctypes.c_uint32),
-        ("read", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32 * 2),
-        ("data", ctypes.c_uint8 * RING),
-    )
-
-
-class Window(ctypes.LittleEndianStructure):
-    _pack_ = 1
-    _fields_ = (
-        ("magic", ctypes.c_uint32),
-        ("version", ctypes.c_uint32),
-        ("layout", ctypes.c_uint32),
-        ("board", ctypes.c_uint32),
-        ("tick", ctypes.c_uint32),
-        ("tick_done", ctypes.c_uint32),
-        ("time_us", ctypes.c_uint64),
-        ("boots", ctypes.c_uint32),
-        ("reserved0", ctypes.c_uint8 * 28),
-        ("axis_in", AxisIn * 8),
-        ("bus_mV", ctypes.c_uint32),
-        ("estop_open", ctypes.c_uint8),
-        ("inject", ctypes.c_uint8),
-        ("reserved1", ctypes.c_uint8 * 58),
-        ("axis_out", AxisOut * 8),
-        ("torque_enable", ctypes.c_uint32),
-        ("reason", ctypes.c_uint16),
-        ("mode", ctypes.c_uint8),
-        ("fault_axis", ctypes.c_uint8),
-        ("damp", ctypes.c_uint8),
-        ("braking", ctypes.c_uint8),
-        ("reset_cause", ctypes.c_uint8),
-        ("reserved_2a", ctypes.c_uint8),
-        ("unfed_us", ctypes.c_uint32),
-        ("reserved2", ctypes.c_uint8 * 144),
-        ("no_init", ctypes.c_uint8 * 3584),
-        ("to_device", Ring),
-        ("reserved3", ctypes.c_uint8 * 4080),
-        ("to_host", Ring),
-        ("reserved4", ctypes.c_uint8 * 24560),
-    )
-
-
-assert ctypes.sizeof(Window) == 65536
 
 
 def build(what: str) -> Path:
@@ -126,15 +51,11 @@ def build(what: str) -> Path:
 class Rig:
     """A board in lock-step, its host and its plant. Subclasses turn the millisecond."""
 
-    window: Window
     axes = 2
 
-    def begin(self, board: str) -> None:
-        self.window.board = {"arm": 1, "rover": 2}[board]
-        self.window.bus_mV = 24000
-        for axis in range(self.axes):
-            reading = self.window.axis_in[axis]
-            reading.temperature, reading.flags = 250, GOOD
+    def __init__(self, board: lockstep.Lockstep) -> None:
+        self.board = board
+        self.window: Window = board.window
         self.parser = Parser()
         self.session_id = self.sequence = 0
         self.frames: list[Frame] = []
@@ -143,11 +64,10 @@ class Rig:
         self.trace = hashlib.sha256()
         self.plant_runs = True
 
-    # ---- one millisecond ------------------------------------------------------------------
-    def turn(self) -> None:
-        """Wait until the firmware has worked the tick that window.tick names."""
-        raise NotImplementedError
+    def close(self) -> None:
+        self.board.close()
 
+    # ---- one millisecond ------------------------------------------------------------------
     def plant(self) -> None:
         """Follows the reference without error; without torque it stands."""
         w = self.window
@@ -159,13 +79,11 @@ class Rig:
                 w.axis_in[axis].velocity = 0
 
     def tick(self, count: int = 1) -> None:
-        w = self.window
         for _ in range(count):
             if self.plant_runs:
                 self.plant()
-            w.tick += 1
-            self.turn()
-            self.trace.update(bytes(w)[256:364])
+            self.board.turn()
+            self.trace.update(self.window.outputs())
             self.hear()
 
     @property
@@ -174,16 +92,10 @@ class Rig:
 
     # ---- the line ---------------------------------------------------------------------------
     def write(self, data: bytes) -> None:
-        ring = self.window.to_device
-        for byte in data:
-            ring.data[ring.written % RING] = byte
-            ring.written += 1
+        self.window.to_device.put(data)
 
     def hear(self) -> None:
-        ring = self.window.to_host
-        count = ring.written - ring.read
-        data = bytes(ring.data[(ring.read + i) % RING] for i in range(count))
-        ring.read = ring.written
+        data = self.window.to_host.take()
         self.trace.update(data)
         for frame in self.parser.feed(data):
             self.frames.append(frame)
@@ -289,23 +201,9 @@ class Native(Rig):
     def __init__(
         self, board: str = "arm", library: Path | None = None, capabilities: int = 1
     ) -> None:
-        self.capabilities = capabilities
-        self.library = ctypes.CDLL(str(library or build("lockstep")))
-        self.window = Window()
-        self.begin(board)
-        self.start()
-
-    def start(self, cause: int = 0) -> None:
-        """Power on, or a reset by `cause`, which whoever resets leaves in the no-init memory."""
-        self.library.lockstep_start_after(
-            ctypes.byref(self.window), ctypes.c_uint32(cause), ctypes.c_uint8(self.capabilities)
-        )
-
-    def turn(self) -> None:
-        self.library.lockstep_tick()
-
-    def close(self) -> None:
-        pass
+        made = lockstep.Library(board, library or build("lockstep"), capabilities=capabilities)
+        super().__init__(made)
+        self.start = made.start  # power on, or a reset by a cause
 
 
 class Qemu(Rig):
@@ -315,39 +213,6 @@ class Qemu(Rig):
         image = build("qemu")
         if shutil.which("qemu-system-arm") is None:
             pytest.skip("qemu-system-arm is not installed (scripts/setup.sh test installs it)")
-        shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        self.folder = tempfile.mkdtemp(prefix="edge-wm-qemu-", dir=shm)
-        path = os.path.join(self.folder, "window")
-        with open(path, "wb") as file:
-            file.truncate(16 << 20)
-        with open(path, "r+b") as file:
-            self.map = mmap.mmap(file.fileno(), 65536)
-        self.window = Window.from_buffer(self.map)
-        self.begin(board)
-        command = [
-            "qemu-system-arm", "-M", "mps2-an386,memory-backend=ps",
-            "-object", f"memory-backend-file,id=ps,size=16M,mem-path={path},share=on",
-            "-kernel", str(image), "-display", "none", "-monitor", "none", "-serial", "none",
-        ]  # fmt: skip
-        # Dies with this process: setpriv is util-linux.
-        self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command])
-        self.wait(lambda: self.window.magic == 0x574D5745, "to start")
-
-    def wait(self, done, what: str, within_s: float = 20.0) -> None:
-        """The machine's patience, not a promise of the firmware."""
-        until = time.monotonic() + within_s
-        turns = 0
-        while not done():
-            turns += 1
-            if turns % 64 == 0:
-                time.sleep(0.0001)
-            if time.monotonic() > until or self.process.poll() is not None:
-                pytest.fail(f"QEMU did not get {what} within {within_s} s")
-
-    def turn(self) -> None:
-        self.wait(lambda: self.window.tick_done == self.window.tick, "through a tick")
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        made = lockstep.Qemu(board, image)
+        super().__init__(made)
+        self.wait = made.wait

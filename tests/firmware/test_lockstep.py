@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from firmware.rig import GOOD, Native, Qemu, limits_of, steady
+from firmware.rig import Native, Qemu, limits_of, steady
 from firmware_bridge.messages import (
     Arm,
     AxisCommand,
@@ -22,6 +22,7 @@ from firmware_bridge.messages import (
     Reset,
     Status,
 )
+from firmware_bridge.window import GOOD
 from firmware_bridge.wire import crc32c, encode
 
 IDLE, HOLD, ACTIVE, STOP, FAULT, ESTOP = 0, 2, 3, 5, 6, 7
@@ -397,8 +398,8 @@ def test_a_crash_resets_with_torque_off_and_says_why(inject: int, cause: int, re
         boots = rig.window.boots
         rig.window.inject = inject
         rig.window.tick += 1
-        rig.wait(lambda: rig.window.boots == boots + 1, "to reset")
-        rig.turn()
+        rig.wait(lambda: rig.window.boots == boots + 1, "reset")
+        rig.wait(lambda: rig.window.tick_done == rig.window.tick, "work its millisecond")
         assert rig.window.torque_enable == 0
         if inject == 1:
             assert 0 < rig.window.unfed_us <= 40_000  # twice the watchdog's time

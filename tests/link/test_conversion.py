@@ -85,6 +85,22 @@ def test_braking_allows_for_a_suffix_that_begins_early():
     assert [row.brake_ms for row in command(rest).axis[:2]] == [6, 6]
 
 
+def test_an_axis_that_stands_to_the_wires_last_digit_brakes_as_it_can():
+    """The guard gives each axis its share of the deceleration: of next to nothing, nothing."""
+    nearly = np.array([[0.5, 4e-7], [0.5, -4e-7]])
+    sent = command(
+        setpoint(ROVER, velocity=nearly, brake_deceleration=np.array([2.0, 1e-7])), ROVER
+    )
+    assert [row.brake_deceleration for row in sent.axis[:2]] == [2_000_000, 8_000_000]
+
+
+def test_a_delay_shifts_when_it_takes_effect_and_nothing_else():
+    axes = linked_axes(ARM, PORT)
+    soon, later = (command_of(setpoint(), axes, same_clock(), 0, ns) for ns in (0, 40_000_000))
+    assert later.apply_at_us == soon.apply_at_us + 40_000
+    assert dataclasses.replace(later, apply_at_us=soon.apply_at_us) == soon
+
+
 EDGE = (2**31 - 1) / 1e6
 
 
@@ -230,9 +246,9 @@ def test_a_board_that_does_not_fit_is_named(robot, kinds, complaint):
 
 def test_link_load():
     """A command is 226 bytes with its borders, a status 186: 10 bits a byte."""
-    assert link_load_permille(identity(1), 10_000_000) == math.ceil(1e3 * 186 * 10 * 200 / 1e6)
-    assert link_load_permille(identity(1), 5_000_000) == math.ceil(1e3 * 226 * 10 * 200 / 1e6)
-    assert link_load_permille(identity(1, bits=0), 5_000_000) == 0
+    assert link_load_permille(1_000_000, 10_000_000) == math.ceil(1e3 * 186 * 10 * 200 / 1e6)
+    assert link_load_permille(1_000_000, 5_000_000) == math.ceil(1e3 * 226 * 10 * 200 / 1e6)
+    assert link_load_permille(0, 5_000_000) == 0
 
 
 # ---- samples --------------------------------------------------------------------------------

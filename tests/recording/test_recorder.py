@@ -238,6 +238,19 @@ def test_a_value_that_does_not_fit_loses_its_event_only(tmp_path: Path) -> None:
     assert not recording.exact
 
 
+def test_what_is_said_of_a_run_at_its_end_is_read_again(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "run.mcap", ROVER, HEADER) as r:
+        for event in SHORT:
+            r.record(event)
+        r.close({"board": "emulated-rover", "why": ""})
+    recording = open_recording(tmp_path / "run.mcap")
+    assert recording.remarks == {"board": "emulated-rover", "why": ""}
+    assert recording.complete
+    assert len(list(recording.events())) == len(SHORT)
+    write(tmp_path / "silent.mcap", SHORT)
+    assert open_recording(tmp_path / "silent.mcap").remarks == {}
+
+
 def test_what_comes_after_the_end_is_counted_as_lost(tmp_path: Path) -> None:
     r = Recorder(tmp_path / "run.mcap", ROVER, HEADER)
     r.record(Activate(0, 0))

@@ -26,7 +26,7 @@ const board_table board_rover = {
     .bus_max_mV = 30000,
     .axis = {{.kind = 4, .velocity_max = 2000000, .acceleration_max = 4000000, .braking = 4000000,
               .torque_max = 60000, .current_max = 20000, .temperature_max = 900,
-              .gains = {.kp = 40000, .ki = 80000}, .jump = 50000, .frozen_travel = 2000,
+              .gains = {.kp = 220000, .ki = 400000}, .jump = 50000, .frozen_travel = 2000,
               .rest_velocity = 30000},
              {.kind = 3, .velocity_max = 4000000, .acceleration_max = 16000000, .braking = 16000000,
               .torque_max = 20000, .current_max = 20000, .temperature_max = 900,

@@ -20,8 +20,8 @@
 enum { WINDOW_BYTES = 65536, WINDOW_MAGIC = 0x574D5745, WINDOW_VERSION = 1, WINDOW_RING = 16384 };
 enum { WINDOW_BOARD_ARM = 1, WINDOW_BOARD_ROVER = 2 };
 enum { WINDOW_ANSWERED = 8 }; /* the axis' sensor answered; bits 0-2 as in AxisStatus.flags */
-/* What to break, for the tests of the watchdog and of the fault handlers. */
-enum { INJECT_HANG = 1, INJECT_HARD_FAULT = 2, INJECT_STACK_OVERFLOW = 3, INJECT_LINK_HANG = 4 };
+/* What to break, for the tests of the watchdog and of the fault handlers (QEMU's port only). */
+enum { INJECT_HANG = 1, INJECT_HARD_FAULT = 2, INJECT_STACK_OVERFLOW = 3 };
 
 typedef struct {
     int32_t position;    /* urad or um */

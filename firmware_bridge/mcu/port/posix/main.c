@@ -1,10 +1,10 @@
-/* The firmware as a process of this machine: the same core, in real time by the machine's clock,
- * behind a Unix socket or a PTY, with an ideal plant inside; or on a window, whose plant is another
- * process.
+/* The firmware as a process of this machine, with the same core as on a board.
  *
- *   edge-wm-firmware --board arm|rover (--listen SOCKET | --pty | --window FILE [--lockstep])
+ *   edge-wm-firmware --board arm|rover [--listen SOCKET | --pty] [--window FILE [--lockstep]]
  *
- * It dies with its parent and never asks for real-time priority. */
+ * The line is a Unix socket, a PTY (whose name it prints), or else the rings of the window. The
+ * plant is the process that shares the window, or else an ideal one inside. Time is the machine's,
+ * or with --lockstep the plant's. It dies with its parent and never asks for real-time priority. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +30,7 @@
 static window *the_window; /* a file's, or this process' own with the ideal plant */
 static bool own_plant = true, lockstep;
 static int listener = -1, peer = -1;
-static bool peer_is_pty;
+static bool peer_is_pty, line_is_window;
 static volatile sig_atomic_t stopping;
 
 static void stop(int number) {
@@ -144,7 +144,7 @@ uint64_t port_wait(void) {
         volatile window *w = the_window;
         while (w->tick == w->tick_done && !stopping) {
             /* The plant answers within microseconds, or it is away for long. */
-            if (++idle > 2000) {
+            if (++idle > 600) {
                 const struct timespec nap = {0, 50000};
                 nanosleep(&nap, NULL);
             } else if (idle > 200) {
@@ -152,12 +152,15 @@ uint64_t port_wait(void) {
             }
         }
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
+        if (!line_is_window) {
+            line_in();
+        }
         return (uint64_t)w->tick * 1000U;
     }
     const uint64_t now_us = monotonic_us();
     due_us = due_us == 0 || now_us > due_us + 20000 ? now_us + 1000 : due_us + 1000;
     wait_until(due_us);
-    if (own_plant) {
+    if (!line_is_window) {
         line_in();
     }
     return monotonic_us();
@@ -216,7 +219,7 @@ static int map_window(const char *path) {
 
 static int usage(void) {
     fprintf(stderr, "usage: edge-wm-firmware --board arm|rover "
-                    "(--listen SOCKET | --pty | --window FILE [--lockstep])\n");
+                    "[--listen SOCKET | --pty] [--window FILE [--lockstep]]\n");
     return 2;
 }
 
@@ -242,9 +245,11 @@ int main(int argc, char **argv) {
     }
     const bool rover = strcmp(board, "rover") == 0;
     if ((!rover && strcmp(board, "arm") != 0) ||
-        (socket_path != NULL) + (window_path != NULL) + pty != 1 || (lockstep && !window_path)) {
+        (socket_path != NULL && pty) || (socket_path == NULL && !pty && window_path == NULL) ||
+        (lockstep && window_path == NULL)) {
         return usage();
     }
+    line_is_window = socket_path == NULL && !pty;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGTERM, stop);
     signal(SIGINT, stop);
@@ -261,9 +266,10 @@ int main(int argc, char **argv) {
             ideal_plant();
         }
         loop_once();
-        if (own_plant) {
+        if (!line_is_window) {
             line_out();
-        } else {
+        }
+        if (!own_plant) {
             __atomic_thread_fence(__ATOMIC_SEQ_CST);
             the_window->tick_done = the_window->tick;
         }
