@@ -7,6 +7,7 @@ so one body of tests drives either. Time is the firmware's: tick * 1000 us, neve
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import mmap
 import os
@@ -109,9 +110,11 @@ class Window(ctypes.LittleEndianStructure):
 assert ctypes.sizeof(Window) == 65536
 
 
+@functools.cache
 def build(what: str) -> Path:
     """The firmware's build of this checkout; skips where its compiler is missing."""
-    compiler = "arm-none-eabi-gcc" if what == "qemu" else "clang-14" if what == "fuzz" else "gcc"
+    host = {"posix": "gcc", "lockstep": "gcc", "fuzz": "clang-14"}
+    compiler = host.get(what, "arm-none-eabi-gcc")
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed (scripts/setup.sh test installs it)")
     done = subprocess.run(
