@@ -35,7 +35,7 @@ def findings() -> tuple[Counter[str], list[str]]:
     """MISRA's by rule, and cppcheck's own as lines."""
     files = sorted(file for folder in FOLDERS for file in (MCU / folder).glob("*.c"))
     generated = build("generated")
-    command = [
+    command: list[str | Path] = [
         "cppcheck", "--quiet", "--std=c11", "--addon=misra", "--enable=warning,portability",
         "--inline-suppr", "--template={id} {file}:{line}: {message}",
         "--suppress=missingIncludeSystem", f"--suppress=*:{generated}/*",
