@@ -1,6 +1,6 @@
 # The developer's commands; each sets up what it needs first. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run run-ros test test-ros test-jazzy ros-build test-arm lint bench bench-arm clean
+.PHONY: help run run-ros test test-ros test-jazzy ros-build test-arm lint misra mutate bench bench-arm clean
 MAKEFLAGS += --no-print-directory
 # Another Python's packages (a sourced ROS, an active environment) stay outside.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -73,6 +73,14 @@ bench-arm:  ## what the kernels' inner loops would cost on ARM cores: an estimat
 	@scripts/setup.sh test
 	@scripts/setup.sh bench-arm
 	.venv/bin/python scripts/bench_arm.py $(ARGS)
+
+misra:  ## cppcheck and MISRA C:2012 over the firmware, by rule (docs/firmware-checks.md)
+	@scripts/setup.sh test
+	.venv/bin/python scripts/check_misra.py $(ARGS)
+
+mutate:  ## change the firmware's safety code, see whether a test notices: make mutate [ARGS="--count 40"]
+	@scripts/setup.sh test
+	.venv/bin/python scripts/mutate_firmware.py $(ARGS)
 
 prove-ros:
 	@scripts/setup.sh ros

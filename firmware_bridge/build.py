@@ -1,4 +1,4 @@
-"""Build the microcontroller's firmware: `build.py posix | lockstep | qemu | fuzz | generated`.
+"""Build the microcontroller's firmware: `build.py WHAT`, a name of PRODUCTS.
 
 Everything goes to build/firmware/<hash of the sources>, so that an unchanged source is never
 compiled twice and two checkouts' builds do not meet. The C headers of the messages come from the
@@ -24,6 +24,9 @@ PRODUCTS = {
     "posix": "edge-wm-firmware",
     "lockstep": "libedge_wm_firmware.so",
     "qemu": "mps2_an386.elf",
+    "stm32f405": "stm32f405.elf",
+    "stm32f405-emulated": "stm32f405-emulated.elf",
+    "rp2040": "rp2040.elf",
     "fuzz": "fuzz_core",
     "generated": "generated",
 }
@@ -43,10 +46,14 @@ def digest() -> bytes:
     return whole.digest()
 
 
-def schema_hash() -> int:
-    """As scripts/generate_wire.py computes it: comments and blank lines do not count."""
+def schema_hash(folder: Path = SCHEMA) -> int:
+    """What both ends compare, here for C and in generate_wire.py for Python.
+
+    First four bytes (little-endian) of the SHA-256 over the files in the order of their names,
+    each as name, NUL, its lines joined by newlines, NUL; comments and blank lines do not count.
+    """
     whole = hashlib.sha256()
-    for file in sorted(SCHEMA.glob("*.dsdl"), key=lambda path: path.name):
+    for file in sorted(folder.glob("*.dsdl"), key=lambda path: path.name):
         lines = (line.split("#")[0].rstrip() for line in file.read_text("ascii").splitlines())
         text = "\n".join(line for line in lines if line)
         whole.update(file.name.encode() + b"\0" + text.encode() + b"\0")

@@ -9,14 +9,15 @@ is made here is held against it, and against its C, byte for byte by tests/link.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from firmware_bridge.build import SCHEMA, schema_hash
+
 ROOT = Path(__file__).resolve().parent.parent
-SCHEMA = ROOT / "firmware_bridge" / "mcu" / "protocol" / "edge_wire"
+
 OUT = ROOT / "firmware_bridge" / "messages.py"
 
 WITHOUT_COMMENT = {"Pong": "Device: the answer to Ping."}
@@ -60,20 +61,6 @@ def _refuse(name: str, fields: Sequence[tuple[str, int, int, int]], message: obj
             )
     raise UsageError(f"{{name}} cannot be encoded: {{message!r}}; check its fields' types")
 '''
-
-
-def schema_hash(folder: Path) -> int:
-    """What both ends compare: comments and blank lines do not count.
-
-    First four bytes (little-endian) of the SHA-256 over the files in the order of their names,
-    each as name, NUL, its lines without comments joined by newlines, NUL.
-    """
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.dsdl"), key=lambda path: path.name):
-        lines = (line.split("#")[0].rstrip() for line in file.read_text("ascii").splitlines())
-        text = "\n".join(line for line in lines if line)
-        digest.update(file.name.encode() + b"\0" + text.encode() + b"\0")
-    return int.from_bytes(digest.digest()[:4], "little")
 
 
 class Member:

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Build the firmware, only what is out of date: build.sh posix | lockstep | qemu | fuzz | generated.
+# Build the firmware, only what is out of date: build.sh posix | lockstep | qemu |
+# stm32f405 | stm32f405-emulated | rp2040 | fuzz | generated.
 # The last line of its output is the path of what was built. Headers are generated first, from the
 # schema (nunavut), the tables of modes and reasons, and the sources' hash.
 set -eu

@@ -6,6 +6,7 @@ so one body of tests drives either. Time is the firmware's: tick * 1000 us, neve
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import shutil
 import subprocess
@@ -34,9 +35,11 @@ from firmware_bridge.wire import Frame, Parser, encode
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@functools.cache
 def build(what: str) -> Path:
     """The firmware's build of this checkout; skips where its compiler is missing."""
-    compiler = "arm-none-eabi-gcc" if what == "qemu" else "clang-14" if what == "fuzz" else "gcc"
+    host = {"posix": "gcc", "lockstep": "gcc", "fuzz": "clang-14"}
+    compiler = host.get(what, "arm-none-eabi-gcc")
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed (scripts/setup.sh test installs it)")
     done = subprocess.run(

@@ -9,7 +9,6 @@ import pytest
 from firmware.rig import Native, Qemu, limits_of, steady
 from firmware_bridge.messages import (
     Arm,
-    AxisCommand,
     Disarm,
     EmergencyStop,
     FaultQuery,
@@ -215,19 +214,53 @@ def test_at_the_limit_is_no_fault(change: str, value: int) -> None:
     assert rig.window.reason == 0
 
 
-def test_a_frozen_encoder_latches_two_periods_after_it_should_have_moved() -> None:
-    rig = Native()
-    rig.ready(limits_of(velocity_max=6_000_000, acceleration_max=40_000_000))
-    position = 0
-    for _ in range(40):
-        axis = AxisCommand((position, position + 20_000), (2_000_000, 2_000_000), 4_000_000, 900)
-        rig.say(rig.command(axis, steady(0), knot_us=10_000))
+# A reading that does not change says nothing until the axis should have moved by frozen_travel
+# (2,000 um and 3,000 urad here): two periods from half of that in a millisecond on.
+@pytest.mark.parametrize(
+    ("axis", "velocity", "periods"),
+    [
+        (0, 50_000, 41),
+        (0, 1_000_000, 3),
+        (0, 1_000_001, 2),
+        (0, -1_900_000, 2),
+        (1, 1_500_000, 3),
+        (1, 2_000_000, 2),
+        (1, 3_000_001, 1),
+    ],
+)
+def test_a_frozen_encoder_latches_once_the_axis_should_have_moved(
+    axis: int, velocity: int, periods: int
+) -> None:
+    rig = Native("rover")
+    rig.ready(limits_of(velocity_max=4_000_000, acceleration_max=16_000_000))
+    wheels = [steady(velocity if number == axis else 0) for number in range(2)]
+    for _ in range(60):
+        rig.say(rig.command(*wheels))
+        rig.tick(10)
+    assert rig.window.axis_out[axis].reference_velocity == velocity
+    rig.plant_runs = False  # the reading stays, and with it the speed that is measured
+    took = 0
+    while not rig.window.reason and took < 50:
+        rig.say(rig.command(*wheels))
         rig.tick()
-        position += 2_000
-    assert rig.window.mode == ACTIVE
-    rig.plant_runs = False  # the reading stays; 3,000 urad at 2 rad/s are two periods
-    rig.tick(3)
-    assert (rig.window.reason, rig.window.fault_axis) == (116, 0)
+        took += 1
+    assert (rig.window.reason, rig.window.fault_axis, took) == (116, axis, periods)
+
+
+def test_an_encoder_at_rest_or_between_two_counts_is_not_frozen() -> None:
+    rig = Native("rover")
+    rig.ready()
+    rig.plant_runs = False
+    for _ in range(200):  # two seconds of standing still
+        rig.say(rig.command(steady(0), steady(0)))
+        rig.tick(10)
+    for _ in range(300):  # 0.77 mrad a count, of which 20 mrad/s see one in 38 ms
+        rig.say(rig.command(steady(0), steady(20_000)))
+        for _ in range(10):
+            reading = rig.window.axis_out[1].reference_position
+            rig.window.axis_in[1].position = reading // 767 * 767
+            rig.tick()
+    assert (rig.window.mode, rig.window.reason) == (ACTIVE, 0)
 
 
 def test_estop_message_latches_from_any_session_and_lasting_cause_refuses_reset() -> None:

@@ -15,11 +15,14 @@ static int64_t magnitude(int64_t value) {
 }
 
 uint32_t motion_isqrt(uint64_t value) {
+    /* Digit by digit, without a division: a microcontroller has none of 64 bits. */
     uint64_t root = 0;
-    for (uint32_t bit = 32; bit > 0; bit--) {
-        const uint64_t trial = root | (uint64_t)1 << (bit - 1U);
-        if (trial <= value / trial) {
-            root = trial;
+    for (uint64_t bit = (uint64_t)1 << 62; bit > 0; bit >>= 2) {
+        const uint64_t trial = root + bit;
+        root >>= 1;
+        if (value >= trial) {
+            value -= trial;
+            root += bit;
         }
     }
     return (uint32_t)root;

@@ -133,7 +133,8 @@ static void hear_hello(core *c, const edge_wire_Hello_1_0 *hello) {
     safety_disarm(c, REASON_OPERATOR_STOP);
     c->limits_stale = true;
     uint8_t seed[16];
-    const uint32_t words[4] = {c->log->boots, ++s->opened, hello->nonce, s->id};
+    s->opened++;
+    const uint32_t words[4] = {c->log->boots, s->opened, hello->nonce, s->id};
     memcpy(seed, words, sizeof(seed));
     const uint32_t previous = s->id;
     uint32_t id = wire_crc32c(seed, sizeof(seed));
