@@ -68,7 +68,8 @@ def survives(mutant: Mutant, folder: Path) -> bool:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/firmware",
-             "-k", "not fuzz and not qemu and not crash_resets and not faulted"],
+             "-k", "not fuzz and not qemu and not crash_resets and not faulted"
+             " and not test_boot and not test_update"],
             cwd=folder,
             capture_output=True,
             timeout=120,
