@@ -18,7 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 from firmware.bench_images import Bench, build
+from firmware.slot_board import HARDWARE, SWAPPING, SlotBoard
 from firmware.test_boot import SLOT
+from firmware.test_update import CRASHES, HANGS, install, kill_in_a_swap, send, try_it
 
 KB = 1024
 SEEDS = range(8)
@@ -52,6 +54,51 @@ def cuts(geometry: str, seed: int) -> dict[str, Any]:
     return {"passed": broken == 0, **figures} | ({"why": why} if broken else {})
 
 
+def images(bench: Bench) -> tuple[Path, Path]:
+    """The real firmware, and a longer one."""
+    program = build("slot.bin").read_bytes()
+    old = bench.sign("old", program, hardware=HARDWARE, counter=1, version="1.0.0")
+    longer = program + random.Random(1).randbytes(9000)
+    return old, bench.sign("new", longer, hardware=HARDWARE, counter=2, version="1.1.0")
+
+
+def kills(seed: int) -> dict[str, Any]:
+    """20 times SIGKILL of QEMU while the images change places; about a minute."""
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder))
+        firmware = images(bench)
+        with SlotBoard(bench.public, (firmware[0], None)) as board:
+
+            async def request(client: Any) -> None:
+                await send(client, firmware[1])
+                await try_it(client)
+
+            board.smp(request)
+            board.cut()
+            snapshot, rng = bytes(board.map[:]), random.Random(seed)
+            places = [kill_in_a_swap(board, snapshot, firmware, rng) for _ in range(20)]
+    return {"passed": True, "kills": 20, "in_the_swap": sum(one[0] == SWAPPING for one in places)}
+
+
+def failing(name: str, program: bytes) -> dict[str, Any]:
+    """25 trials of an image that fails; how many the board took back by itself."""
+    taken_back = 0
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder))
+        firmware = images(bench)
+        image = bench.sign(name, program, hardware=HARDWARE, counter=3, version="2.0.0")
+        with SlotBoard(bench.public, (firmware[0], None)) as board:
+            for _ in range(25):
+                board.smp(lambda client: install(client, image))
+                states = board.states()
+                taken_back += states[0].version == "1.0.0" and states[0].confirmed
+    return {"passed": taken_back == 25, "trials": 25, "taken_back": taken_back}
+
+
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     f"cuts {geometry} {seed}": partial(cuts, geometry, seed) for seed in SEEDS for geometry in SLOT
+} | {
+    **{f"kills {seed}": partial(kills, seed) for seed in range(5)},
+    **{f"image that hangs {part}": partial(failing, "hangs", HANGS) for part in range(2)},
+    **{f"image that crashes {part}": partial(failing, "crashes", CRASHES) for part in range(2)},
 }
