@@ -32,7 +32,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "firmware_bridge" / "mcu" / "core"
 FILES = ("safety.c", "faults.c", "limits.c", "motion.c", "wire.c")
 TESTS = ROOT / "tests" / "firmware"
-SLOW = ("fuzz", "qemu", "crash_resets", "faulted")  # tests that no mutant is given
+# Tests that no mutant is given: slow, or of other code.
+SLOW = ("fuzz", "qemu", "crash_resets", "faulted", "test_boot", "test_update", "stm32f405")
 RESULTS = ROOT / "build" / "firmware-mutants.json"
 SWAPS = (
     (r" < ", " <= "), (r" <= ", " < "), (r" > ", " >= "), (r" >= ", " > "), (r" == ", " != "),
