@@ -128,12 +128,21 @@ static void line_out(void) {
 }
 
 /* ---- time -------------------------------------------------------------------------------------*/
-/* Bytes wake it early, so that a request is heard within the millisecond; the deadline is absolute
- * and a late one is not made up for by a burst. */
+/* The deadline is absolute, and a late one is not made up for by a burst. Bytes are heard and
+ * answered at once. */
 static void wait_until(uint64_t deadline_us) {
-    struct timespec until = {(time_t)(deadline_us / 1000000U),
-                             (long)(deadline_us % 1000000U) * 1000};
-    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR && !stopping) {
+    uint64_t now_us;
+    while ((now_us = monotonic_us()) < deadline_us && !stopping) {
+        const uint64_t left_us = deadline_us - now_us;
+        const struct timespec left = {0, (long)left_us * 1000};
+        struct pollfd line = {.fd = peer >= 0 ? peer : listener, .events = POLLIN};
+        if (!line_is_window && ppoll(&line, 1, &left, NULL) > 0) {
+            line_in();
+            loop_link(monotonic_us());
+            line_out();
+        } else if (line_is_window) {
+            (void)nanosleep(&left, NULL);
+        }
     }
 }
 
