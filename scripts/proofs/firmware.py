@@ -1,6 +1,7 @@
-"""The firmware's figures: dead-man, faulted frames, determinism, fuzzing; all in lock-step.
+"""The figures of the firmware: dead-man, faulted frames, determinism, fuzzing, round trip.
 
-Every part is small enough to finish in minutes; an interrupted proof continues at the next one.
+All but the round trip in lock-step. Every part is small enough to finish in minutes; an interrupted
+proof continues at the next one.
 Fuzzing keeps its corpus and its count of executions in build/firmware-fuzz, so that its parts
 add up. Deadlines are on the firmware's clock.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 import time
@@ -22,13 +24,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
 from firmware.arm_in_lockstep import arm_trace
 from firmware.rig import Native, build
 from firmware.rig import Qemu as QemuRig
 from firmware.test_lockstep import dead_man_case, drive
 from firmware.test_wire_and_motion import faulted
 
+from firmware_bridge.emulated import EmulatedBoard
 from firmware_bridge.lockstep import Library, Qemu
+from firmware_bridge.session import open_session
+from firmware_bridge.transport import open_transport
 
 ROOT = Path(__file__).resolve().parents[2]
 FUZZ = ROOT / "build" / "firmware-fuzz"
@@ -110,6 +116,19 @@ def fuzzing_total() -> dict[str, Any]:
     return {"passed": done >= 10**8, "executions": done}
 
 
+def round_trip() -> dict[str, Any]:
+    """5,000 frames of 64 bytes at 1 kHz and back, to the host-native port on a socket."""
+    trips_us = []
+    with EmulatedBoard("arm") as board:
+        session = open_session(open_transport(board.port, 1_000_000))
+        for _ in range(5000):
+            began_ns = time.perf_counter_ns()
+            trips_us.append(session.ping(secrets.token_bytes(35)) * 1e-3)
+            time.sleep(max(0.0, 1e-3 - (time.perf_counter_ns() - began_ns) * 1e-9))
+    p50, p99 = (round(float(value)) for value in np.percentile(trips_us, [50, 99]))
+    return {"passed": p50 <= 150, "frames": 5000, "p50_us": p50, "p99_us": p99}
+
+
 def mutation(count: int) -> dict[str, Any]:
     """The first `count` mutants of a fixed order; what is known is not run again."""
     from mutate_firmware import score
@@ -121,6 +140,7 @@ def mutation(count: int) -> dict[str, Any]:
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"dead-man {first}-{first + 99}": partial(dead_man, first) for first in range(0, 1000, 100)},
     "determinism": determinism,
+    "round trip": round_trip,
     "determinism with an arm": arm_determinism,
     **{f"frames {part}": partial(frames, part) for part in range(40)},
     # about 9,000 executions a second on one core of 2026: 20 parts of ten minutes
