@@ -89,10 +89,13 @@ class Library(Lockstep):
 
     name = "the native build, inside this process"
 
-    def __init__(self, board: str, library: Path | None = None, *, capabilities: int = 1) -> None:
+    def __init__(
+        self, board: str, library: Path | None = None, *, capabilities: int = 1, servos: int = 2
+    ) -> None:
         _check(board)
         super().__init__(Window(), board)
         self.window.prepare(board)
+        self.window.servos = servos  # of the board of that name
         self._capabilities = capabilities
         self._library = ctypes.CDLL(str(library or build_firmware("lockstep")))
         self.start()
@@ -102,6 +105,14 @@ class Library(Lockstep):
         self._library.lockstep_start_after(
             ctypes.byref(self.window), ctypes.c_uint32(cause), ctypes.c_uint8(self._capabilities)
         )
+
+    def work(self, now_us: int) -> None:
+        """For a plant in real time: all that is due at `now_us`, which never goes back."""
+        self._library.lockstep_work(ctypes.c_uint64(now_us))
+
+    def link(self, now_us: int) -> None:
+        """In between: hear what the line has brought, and answer."""
+        self._library.lockstep_link(ctypes.c_uint64(now_us))
 
     def _work(self) -> None:
         self._library.lockstep_tick()
@@ -257,6 +268,11 @@ class Line:
         self._listener.bind(str(self.path))
         self._listener.listen(1)
         self._listener.setblocking(False)
+
+    def filenos(self) -> list[int]:
+        """What to wait for: a peer, and its bytes."""
+        peer = [] if self._peer is None else [self._peer.fileno()]
+        return [self._listener.fileno(), *peer]
 
     def take_in(self) -> None:
         """What the host said, to the device."""

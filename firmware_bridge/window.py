@@ -20,7 +20,7 @@ import os
 BYTES = 65536
 RING = 16384
 MAGIC = 0x574D5745  # written by the firmware when it has started
-BOARDS = {"arm": 1, "rover": 2}
+BOARDS = {"arm": 1, "rover": 2, "servos": 3}
 # Bits of AxisIn.flags: the reading is valid, and the sensor answered.
 POSITION, CURRENT, TEMPERATURE, ANSWERED = 1, 2, 4, 8
 GOOD = POSITION | CURRENT | TEMPERATURE | ANSWERED
@@ -99,7 +99,8 @@ class Window(ctypes.LittleEndianStructure):
         ("tick_done", ctypes.c_uint32),
         ("time_us", ctypes.c_uint64),
         ("boots", ctypes.c_uint32),
-        ("reserved0", ctypes.c_uint8 * 28),
+        ("servos", ctypes.c_uint8),  # how many, on that board
+        ("reserved0", ctypes.c_uint8 * 27),
         ("axis_in", AxisIn * 8),
         ("bus_mV", ctypes.c_uint32),
         ("estop_open", ctypes.c_uint8),

@@ -217,7 +217,7 @@ exec 9>build/.setup-lock
 flock 9
 case "${1:-}" in
     run) set_up_venv run ;;
-    test) set_up_venv run,litert,dev; install_arm_tools; install_firmware_tools ;;
+    test) set_up_venv run,litert,motors,dev; install_arm_tools; install_firmware_tools ;;
     bench) set_up_venv run,litert,dev,bench ;;
     tflite) set_up_tflite ;;
     ros) set_up_venv run; set_up_ros ;;

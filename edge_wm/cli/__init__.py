@@ -33,6 +33,7 @@ from edge_wm.cli.replay import replay
 from edge_wm.cli.report import report
 from edge_wm.cli.robot import app as robot_app
 from edge_wm.cli.run import run
+from edge_wm.cli.servos import servos
 from edge_wm.errors import EdgeWmError
 
 app = typer.Typer(
@@ -56,6 +57,7 @@ app.add_typer(robot_app, name="robot")
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(link_app, name="link")
 app.command("hil")(hil)
+app.command("servos")(servos)
 app.command("explain")(explain)
 app.command("doctor")(doctor)
 

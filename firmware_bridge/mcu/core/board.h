@@ -60,7 +60,7 @@ typedef struct {
     board_axis axis[AXES_MAX];
 } board_table;
 
-extern const board_table board_arm, board_rover;
+extern const board_table board_arm, board_rover, board_servos;
 
 static inline bool axis_is_position(const board_axis *axis) {
     return axis->kind == 1U || axis->kind == 2U; /* AXIS_POSITION_ROTARY, _LINEAR */

@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 enum { WINDOW_BYTES = 65536, WINDOW_MAGIC = 0x574D5745, WINDOW_VERSION = 1, WINDOW_RING = 16384 };
-enum { WINDOW_BOARD_ARM = 1, WINDOW_BOARD_ROVER = 2 };
+enum { WINDOW_BOARD_ARM = 1, WINDOW_BOARD_ROVER = 2, WINDOW_BOARD_SERVOS = 3 };
 enum { WINDOW_ANSWERED = 8 }; /* the axis' sensor answered; bits 0-2 as in AxisStatus.flags */
 /* What to break, for the tests of the watchdog and of the fault handlers (QEMU's port only). */
 enum { INJECT_HANG = 1, INJECT_HARD_FAULT = 2, INJECT_STACK_OVERFLOW = 3 };
@@ -56,7 +56,8 @@ typedef struct {
     uint32_t tick_done; /* 20: by the firmware */
     uint64_t time_us;   /* 24: the plant's time of `tick`; the firmware's own is tick * 1000 */
     uint32_t boots;     /* 32: by the firmware, at each start */
-    uint8_t reserved0[28];
+    uint8_t servos;     /* 36: how many, 1 to 8, where the board is WINDOW_BOARD_SERVOS */
+    uint8_t reserved0[27];
 
     window_axis_in in[8]; /* 64 */
     uint32_t bus_mV;      /* 192 */

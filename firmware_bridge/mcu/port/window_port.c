@@ -22,6 +22,16 @@ void window_use(volatile window *w, uint8_t capabilities) {
     the_capabilities = capabilities;
 }
 
+static const board_table *board_of(const volatile window *w) {
+    static board_table servos;
+    if (w->board == WINDOW_BOARD_SERVOS) {
+        servos = board_servos;
+        servos.axes = w->servos >= 1 && w->servos <= AXES_MAX ? w->servos : AXES_MAX;
+        return &servos;
+    }
+    return w->board == WINDOW_BOARD_ROVER ? &board_rover : &board_arm;
+}
+
 const board_table *port_init(core_identity *identity) {
     static const uint8_t sha256[32] = IMAGE_SHA256;
     volatile window *w = the_window;
@@ -40,7 +50,7 @@ const board_table *port_init(core_identity *identity) {
     w->boots = w->boots + 1U;
     FENCE();
     w->magic = WINDOW_MAGIC;
-    return w->board == WINDOW_BOARD_ROVER ? &board_rover : &board_arm;
+    return board_of(w);
 }
 
 fault_log *port_fault_log(void) {

@@ -6,6 +6,7 @@
 
 static volatile window *the_window;
 static uint32_t the_feeds;
+static uint64_t the_now_us;
 
 /* Start again after a reset by `cause` (Identity's, 0: power on), as a board of these
  * capabilities. */
@@ -24,8 +25,20 @@ void lockstep_start(window *w) {
 
 /* One millisecond: window.tick is already counted up. */
 void lockstep_tick(void) {
+    the_now_us = (uint64_t)the_window->tick * 1000U;
     loop_once();
     the_window->tick_done = the_window->tick;
+}
+
+/* For a plant in real time, whose periods are longer than a millisecond: all that is due at
+ * `now_us`, and, in between, what the line brought. Neither may go back in time. */
+void lockstep_work(uint64_t now_us) {
+    the_now_us = now_us;
+    loop_once();
+}
+
+void lockstep_link(uint64_t now_us) {
+    loop_link(now_us);
 }
 
 /* The same for a plant that does not change in between: `count` milliseconds. */
@@ -41,7 +54,7 @@ uint32_t lockstep_feeds(void) {
 }
 
 uint64_t port_wait(void) {
-    return (uint64_t)the_window->tick * 1000U;
+    return the_now_us;
 }
 
 void port_feed(void) {
