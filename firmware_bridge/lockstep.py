@@ -259,10 +259,14 @@ class Line:
     As on a wire, what nobody takes is lost; one peer at a time, the newest counts.
     """
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, path: Path | None = None) -> None:
+        """path: of the socket; a left-over one there is replaced. None: in a folder of its own."""
         self._window = window
         # A short path: a Unix socket's may have 107 characters only.
-        self.path = Path(tempfile.mkdtemp(prefix="edge-wm-")) / "line"
+        self.path = path or Path(tempfile.mkdtemp(prefix="edge-wm-")) / "line"
+        self._own_folder = path is None
+        if path is not None and path.is_socket():
+            path.unlink()
         self._peer: socket.socket | None = None
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(self.path))
@@ -308,7 +312,10 @@ class Line:
     def close(self) -> None:
         self._hang_up()
         self._listener.close()
-        shutil.rmtree(self.path.parent, ignore_errors=True)
+        if self._own_folder:
+            shutil.rmtree(self.path.parent, ignore_errors=True)
+        else:
+            self.path.unlink(missing_ok=True)
 
     def _hang_up(self) -> None:
         if self._peer is not None:
