@@ -18,4 +18,4 @@ def test_the_topic_ros_has_parts():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == 13
+    assert int(done.stdout) == 22
