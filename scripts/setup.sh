@@ -117,6 +117,9 @@ install_firmware_tools() {
         missing libclang-rt-14-dev "is the fuzzer and its sanitizers"
     [ ${#missing_packages[@]} -eq 0 ] || apt_install "${missing_packages[@]}" ||
         say "could not be installed: what needs them is skipped"
+    [ -f build/downloads/bearssl/inc/bearssl.h ] || say "fetching the bootloader's cryptography"
+    PYTHON=$PWD/.venv/bin/python firmware_bridge/mcu/boot/fetch.sh build/downloads ||
+        say "could not be fetched: the bootloader's tests are skipped"
 }
 
 # ---- environments -----------------------------------------------------------------------

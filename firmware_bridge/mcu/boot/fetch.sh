@@ -21,7 +21,7 @@ refuse() {
 }
 
 if ! holds "$monocypher" "$monocypher_sha256"; then
-    "$python" -m pip download -q --disable-pip-version-check --no-deps --no-binary :all: \
+    "$python" -m pip download -q --disable-pip-version-check --no-deps --no-binary pymonocypher \
         pymonocypher==4.0.3.0 -d . >pip.log 2>&1 || tail -3 pip.log >&2
     holds "$monocypher" "$monocypher_sha256" ||
         refuse "$monocypher" "$monocypher_sha256" "pip download pymonocypher==4.0.3.0"
