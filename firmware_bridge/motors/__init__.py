@@ -67,6 +67,8 @@ class Reading:
 
 
 SILENT = Reading(answered=False)
+# What our fault checks are told where a motor itself complains; each is beyond every limit.
+HOT, SURGE, UNDER_VOLTAGE, OVER_VOLTAGE = 150.0, 70.0, 0.0, 1000.0  # degC, A, V, V
 TRIES = 5  # of what a single lost answer must not decide
 
 
@@ -81,8 +83,8 @@ class Servos(Protocol):
         """Switch each motor's torque on or off; True once all have confirmed it."""
         ...
 
-    def move(self, position: list[float], velocity: list[float]) -> None:
-        """Where the axes shall be now (rad), and how fast (rad/s)."""
+    def move(self, position: list[float], velocity: list[float], on: list[bool]) -> None:
+        """Where the axes shall be now (rad), and how fast (rad/s); only those that are on."""
         ...
 
     def close(self) -> None:

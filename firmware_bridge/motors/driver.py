@@ -23,7 +23,7 @@ from pathlib import Path
 from edge_wm.errors import LinkError
 from firmware_bridge.conversion import MICRO
 from firmware_bridge.lockstep import Library, Line
-from firmware_bridge.motors import Reading, ServoFile, Servos, open_servos
+from firmware_bridge.motors import OVER_VOLTAGE, Reading, ServoFile, Servos, open_servos
 from firmware_bridge.window import ANSWERED, CURRENT, POSITION, TEMPERATURE
 
 INT32 = 2**31 - 1
@@ -47,7 +47,6 @@ class Driver:
         self.port = f"unix:{path}"
         self._line = Line(self._board.window, path)
         self._confirmed: list[bool] | None = [False] * self._count
-        self._voltage = 0.0
         self._end = False
 
     def __enter__(self) -> Driver:
@@ -100,9 +99,13 @@ class Driver:
                 return
 
     def _period(self) -> None:
-        for reading, row in zip(self._servos.read(), self._board.window.axis_in, strict=False):
+        readings = self._servos.read()
+        for reading, row in zip(readings, self._board.window.axis_in, strict=False):
             self._enter(reading, row)
-        self._board.window.bus_mV = round(self._voltage * 1e3)
+        voltages = [one.voltage for one in readings if one.answered and one.voltage is not None]
+        if voltages:  # one number for all: whoever complains of too much, else the lowest
+            worst = max(voltages) if max(voltages) >= OVER_VOLTAGE else min(voltages)
+            self._board.window.bus_mV = round(worst * 1e3)
         self._board.work(time.monotonic_ns() // 1000)
         self._line.give_out()
         self._drive()
@@ -113,8 +116,6 @@ class Driver:
             row.velocity = _whole(reading.velocity * MICRO)
             row.current_mA = _whole(reading.current * 1e3)
             row.temperature = round(reading.temperature * 10)
-            if reading.voltage is not None:
-                self._voltage = reading.voltage
         row.flags = (
             (POSITION if reading.valid else 0)
             | CURRENT | TEMPERATURE | (ANSWERED if reading.answered else 0)
@@ -131,6 +132,7 @@ class Driver:
             self._servos.move(
                 [row.reference_position / MICRO for row in rows],
                 [row.reference_velocity / MICRO for row in rows],
+                wanted,
             )
         if wanted != self._confirmed:
             self._confirmed = wanted if self._servos.hold(wanted) else None

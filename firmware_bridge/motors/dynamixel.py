@@ -18,7 +18,17 @@ import serial
 from dynamixel_sdk import COMM_SUCCESS, GroupSyncWrite, PacketHandler, PortHandler
 
 from edge_wm.errors import LinkError
-from firmware_bridge.motors import SILENT, TURN, Reading, Servo, ServoFile, centered
+from firmware_bridge.motors import (
+    HOT,
+    SILENT,
+    SURGE,
+    TURN,
+    UNDER_VOLTAGE,
+    Reading,
+    Servo,
+    ServoFile,
+    centered,
+)
 from firmware_bridge.motors.bus import begin, lost, open_port
 
 TORQUE, HARDWARE_ERROR, WATCHDOG, GOAL = 64, 70, 98, 116
@@ -30,7 +40,6 @@ ALERT = 0x80
 WATCHDOG_MS, WATCHDOG_UNIT_MS = 200, 20
 # Hardware error status: the bits, and what our fault checks are told in their place.
 VOLTAGE, OVERHEATING, ENCODER, SHOCK, OVERLOAD = 1, 4, 8, 16, 32
-HOT, SURGE = 150.0, 60.0  # degC, A: above every limit
 
 
 class Dynamixel:
@@ -65,9 +74,11 @@ class Dynamixel:
             raise lost(self._file.port, error) from None
         return confirmed
 
-    def move(self, position: list[float], velocity: list[float]) -> None:
+    def move(self, position: list[float], velocity: list[float], on: list[bool]) -> None:
         self._goal.clearParam()
-        for servo, angle in zip(self._file.servos, position, strict=True):
+        for servo, angle, moves in zip(self._file.servos, position, on, strict=True):
+            if not moves:
+                continue
             count = round((servo.sign * angle + servo.zero) / TURN * COUNTS) + MIDDLE
             self._goal.addParam(servo.id, list((count & 0xFFFFFFFF).to_bytes(4, "little")))
         try:
@@ -106,6 +117,8 @@ class Dynamixel:
             velocity=servo.sign * speed,
             current=SURGE if trouble & (SHOCK | OVERLOAD) else current,
             temperature=HOT if trouble & OVERHEATING else float(raw[20]),
-            voltage=0.0 if trouble & VOLTAGE else int.from_bytes(raw[18:20], "little") * 0.1,
+            voltage=UNDER_VOLTAGE
+            if trouble & VOLTAGE
+            else int.from_bytes(raw[18:20], "little") * 0.1,
             valid=not trouble & ENCODER,
         )

@@ -18,9 +18,18 @@ import serial
 from scservo_sdk import COMM_SUCCESS, PortHandler, sms_sts
 
 from edge_wm.errors import LinkError
-from firmware_bridge.motors import SILENT, TURN, Reading, Servo, ServoFile, centered
+from firmware_bridge.motors import (
+    HOT,
+    SILENT,
+    SURGE,
+    TURN,
+    UNDER_VOLTAGE,
+    Reading,
+    Servo,
+    ServoFile,
+    centered,
+)
 from firmware_bridge.motors.bus import begin, lost, open_port
-from firmware_bridge.motors.dynamixel import HOT, SURGE
 
 TORQUE, ACCELERATION = 40, 41
 PRESENT, PRESENT_BYTES = 56, 15
@@ -59,9 +68,11 @@ class Feetech:
             raise lost(self._file.port, error) from None
         return confirmed
 
-    def move(self, position: list[float], velocity: list[float]) -> None:
+    def move(self, position: list[float], velocity: list[float], on: list[bool]) -> None:
         self._packets.groupSyncWrite.clearParam()
-        for servo, angle in zip(self._file.servos, position, strict=True):
+        for servo, angle, moves in zip(self._file.servos, position, on, strict=True):
+            if not moves:
+                continue
             count = round((servo.sign * angle + servo.zero) / TURN * COUNTS) + MIDDLE
             goal = self._packets.scs_toscs(count, 15)
             # Speed 0: as fast as it can, so that it follows the reference.
@@ -91,6 +102,6 @@ class Feetech:
             velocity=servo.sign * signed(word[2], 15) * TURN / COUNTS,
             current=SURGE if error & (OVERCURRENT | OVERLOAD) else signed(word[13], 15) * ampere,
             temperature=HOT if error & OVERHEAT else float(data[7]),
-            voltage=0.0 if error & VOLTAGE else data[6] * 0.1,
+            voltage=UNDER_VOLTAGE if error & VOLTAGE else data[6] * 0.1,
             valid=not error & ANGLE,
         )

@@ -15,9 +15,20 @@ import can
 import moteus
 
 from edge_wm.errors import LinkError
-from firmware_bridge.motors import SILENT, TRIES, TURN, Reading, Servo, ServoFile, centered
+from firmware_bridge.motors import (
+    HOT,
+    OVER_VOLTAGE,
+    SILENT,
+    SURGE,
+    TRIES,
+    TURN,
+    UNDER_VOLTAGE,
+    Reading,
+    Servo,
+    ServoFile,
+    centered,
+)
 from firmware_bridge.motors.bus import lost
-from firmware_bridge.motors.dynamixel import HOT, SURGE
 
 TIMEOUT_S = 0.1
 WITH_REPLY = 0x8000  # of the arbitration id: source and destination are below it
@@ -25,7 +36,7 @@ LENGTHS = (*range(9), 12, 16, 20, 24, 32, 48, 64)  # of CAN-FD frames
 PADDING = b"\x50"  # a nop of the register protocol
 FAULT_MODE = 1
 # Faults of moteus' reference manual, and what our fault checks are told in their place.
-OVER_VOLTAGE, UNDER_VOLTAGE, OVER_TEMPERATURE, ENCODER = {37}, {40}, {38}, {32, 35, 42, 43, 44, 48}
+TOO_HIGH, TOO_LOW, TOO_HOT, ENCODER = {37}, {40}, {38}, {32, 35, 42, 43, 44, 48}
 
 
 class Moteus:
@@ -39,7 +50,6 @@ class Moteus:
         self._motors = [
             moteus.Controller(id=servo.id, query_resolution=resolution) for servo in file.servos
         ]
-        self._on = [False] * len(file.servos)
         try:
             self._bus: Any = can.Bus(interface=file.interface, channel=file.port, fd=True)
         except (can.CanError, OSError, ValueError) as error:
@@ -57,15 +67,14 @@ class Moteus:
                 f"CAN {file.interface} {file.port}: the motor with id {silent[0]} does not answer; "
                 "check its power, cable, termination and id"
             )
-        self.hold(self._on)
+        self.hold([False] * len(file.servos))
 
     def read(self) -> list[Reading]:
         answers = self._ask([motor.make_query() for motor in self._motors])
         return [_reading(servo, answers.get(servo.id)) for servo in self._file.servos]
 
     def hold(self, on: list[bool]) -> bool:
-        """Torque goes on with the next `move`, and off here."""
-        self._on = on
+        """Torque goes on with the first `move`, and off here."""
         stopped = [
             motor.make_stop(query=True)
             for motor, wanted in zip(self._motors, on, strict=True)
@@ -73,10 +82,10 @@ class Moteus:
         ]
         return len(self._ask(stopped)) == len(stopped)
 
-    def move(self, position: list[float], velocity: list[float]) -> None:
-        rows = zip(self._motors, self._file.servos, position, velocity, self._on, strict=True)
-        for motor, servo, angle, speed, on in rows:
-            if on:
+    def move(self, position: list[float], velocity: list[float], on: list[bool]) -> None:
+        rows = zip(self._motors, self._file.servos, position, velocity, on, strict=True)
+        for motor, servo, angle, speed, moves in rows:
+            if moves:
                 command = motor.make_position(
                     position=(servo.sign * angle + servo.zero) / TURN,
                     velocity=servo.sign * speed / TURN,
@@ -126,14 +135,15 @@ def _reading(servo: Servo, told: dict[int, float] | None) -> Reading:
     if told is None or not math.isfinite(told.get(register.POSITION, math.nan)):
         return SILENT
     fault = int(told[register.FAULT]) if told[register.MODE] == FAULT_MODE else 0
-    hot = fault in OVER_TEMPERATURE
-    voltage = 1e3 if fault in OVER_VOLTAGE else 0.0 if fault in UNDER_VOLTAGE else None
-    known = OVER_VOLTAGE | UNDER_VOLTAGE | OVER_TEMPERATURE | ENCODER | {0}
+    voltage = told[register.VOLTAGE]
+    if fault in TOO_HIGH | TOO_LOW:
+        voltage = OVER_VOLTAGE if fault in TOO_HIGH else UNDER_VOLTAGE
+    known = TOO_HIGH | TOO_LOW | TOO_HOT | ENCODER | {0}
     return Reading(
         position=servo.sign * centered(told[register.POSITION] * TURN - servo.zero),
         velocity=servo.sign * told[register.VELOCITY] * TURN,
         current=told[register.Q_CURRENT] if fault in known else SURGE,
-        temperature=HOT if hot else told[register.TEMPERATURE],
-        voltage=told[register.VOLTAGE] if voltage is None else voltage,
+        temperature=HOT if fault in TOO_HOT else told[register.TEMPERATURE],
+        voltage=voltage,
         valid=fault not in ENCODER,
     )
