@@ -184,14 +184,18 @@ def _axis_command(setpoint: Setpoint, axis: Axis, column: int) -> AxisCommand:
 
     velocity = knots("velocity", setpoint.velocity)
     position = knots("position", setpoint.position) if axis.kind == "position" else (0, 0)
+    # The suffix may begin early (the dead-man, a fault), when the axis is faster than at the end of
+    # the knots: through a reversal the guard's share for that end is next to nothing.
+    peak = float(np.abs(setpoint.velocity[:2, column]).max())
+    planned_s = max(int(setpoint.brake_end_ns[column]) - setpoint.valid_until_ns, 0) * 1e-9
     brake = float(setpoint.brake_deceleration[column])
-    if not any(velocity) and 0.0 < brake < axis.braking:
-        brake = axis.braking  # it stands to the wire's last digit: no share in the others' braking
+    if brake > 0.0:
+        brake = max(brake, peak / (planned_s + peak / axis.braking) if peak else 0.0)
+        if brake * MICRO < 1.0:  # it stands to the wire's last digit
+            brake = axis.braking
     deceleration = whole("brake_deceleration", brake, 1, UINT32_MAX)
-    # The suffix may begin before valid_until (the dead-man): allow for all of the speed.
-    stop_ms = math.ceil(1000 * max(abs(each) for each in velocity) / deceleration)
-    planned_ms = math.ceil((int(setpoint.brake_end_ns[column]) - setpoint.valid_until_ns) / 1e6)
-    brake_ms = max(planned_ms, stop_ms, 1) + BRAKE_MARGIN_MS
+    stop_ms = math.ceil(1e9 * peak / deceleration)
+    brake_ms = max(math.ceil(planned_s * 1e3), stop_ms, 1) + BRAKE_MARGIN_MS
     if brake_ms > 65_535:
         raise UsageError(
             f"setpoint {setpoint.sequence}: {axis.name} must brake within 65 s, needs "

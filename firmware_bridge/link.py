@@ -56,6 +56,7 @@ class Statistics:
     withheld: int = 0  # setpoints that were not sent because the device was not armed
     superseded: int = 0  # setpoints that a newer one overtook before they were sent
     refused: Counter[Reason] = field(default_factory=Counter)  # setpoints that cannot be said
+    refusal: str = ""  # of the newest of them
     reconnects: int = 0
     damaged: int = 0  # frames from the device
     lateness_ns: deque[int] = field(default_factory=lambda: deque(maxlen=1024))  # send to port
@@ -354,8 +355,9 @@ class SerialLink:
                 newest[0], self._axes, session.clock, session.limits.crc, self._delay_ns
             )
             session.send(command)
-        except UsageError:
+        except UsageError as error:
             self.statistics.refused[Reason.setpoint_invalid] += 1
+            self.statistics.refusal = str(error)
             return
         self.statistics.commands += 1
         self.statistics.lateness_ns.append(time.monotonic_ns() - newest[1])

@@ -259,6 +259,7 @@ class Looped:
             "superseded": counted.superseded,
             "withheld": counted.withheld,
             "not_sayable": sum(counted.refused.values()),
+            "not_sayable_newest": counted.refusal,
             "reconnects": counted.reconnects,
             "frames_lost_to_device": status.frames_damaged if status else None,
             "frames_lost_to_host": self._serial.damaged(),

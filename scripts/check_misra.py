@@ -54,7 +54,8 @@ def findings() -> tuple[Counter[str], list[str]]:
 def command_of(files: list[Path], generated: Path, notes: str) -> list[str | Path]:
     """cppcheck's command line; `notes`: an empty folder for what it writes down on its way."""
     return [
-        "cppcheck", "--quiet", f"--cppcheck-build-dir={notes}", "--std=c11", "--addon=misra", "--enable=warning,portability",
+        "cppcheck", "--quiet", f"--cppcheck-build-dir={notes}", "--std=c11", "--addon=misra",
+        "--enable=warning,portability",
         "--inline-suppr", "--template={id} {file}:{line}: {message}",
         "--suppress=missingIncludeSystem", f"--suppress=*:{generated}/*",
         f"-I{MCU / 'core'}", f"-I{MCU / 'port'}", f"-I{generated}", *files,

@@ -23,7 +23,6 @@ import yaml
 
 from edge_wm.errors import SystemTroubleError, UsageError
 
-TURN = math.tau
 Family = Literal["dynamixel", "feetech", "moteus"]
 SDK = {
     "dynamixel": ("dynamixel_sdk", "dynamixel-sdk"),
@@ -145,4 +144,4 @@ def open_servos(file: ServoFile) -> Servos:
 
 def centered(angle: float) -> float:
     """The same angle within half a turn of zero, rad."""
-    return math.remainder(angle, TURN)
+    return math.remainder(angle, math.tau)

@@ -74,6 +74,7 @@ class Driver:
         period_ns = self.file.period_ms * 1_000_000
         due_ns, patience_ns = time.monotonic_ns(), None
         window = self._board.window
+        self._period()  # before the first word of a host: it may arm at once
         while True:
             due_ns = max(due_ns + period_ns, time.monotonic_ns())  # a late one is not made up for
             self._serve_line(due_ns)

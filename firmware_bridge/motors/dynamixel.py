@@ -14,111 +14,73 @@ motor stops where it is (and keeps its torque). It is cleared when torque is swi
 
 from __future__ import annotations
 
-import serial
+import math
+
 from dynamixel_sdk import COMM_SUCCESS, GroupSyncWrite, PacketHandler, PortHandler
 
-from edge_wm.errors import LinkError
-from firmware_bridge.motors import (
-    HOT,
-    SILENT,
-    SURGE,
-    TURN,
-    UNDER_VOLTAGE,
-    Reading,
-    Servo,
-    ServoFile,
-    centered,
-)
-from firmware_bridge.motors.bus import begin, lost, open_port
+from firmware_bridge.motors import HOT, SILENT, SURGE, UNDER_VOLTAGE, Reading, Servo
+from firmware_bridge.motors.bus import SerialServos, position_of
 
 TORQUE, HARDWARE_ERROR, WATCHDOG, GOAL = 64, 70, 98, 116
 PRESENT, PRESENT_BYTES = 126, 21
-COUNTS, MIDDLE = 4096, 2048
-VELOCITY = 0.229 / 60 * TURN  # rad/s of one count
+VELOCITY = 0.229 / 60 * math.tau  # rad/s of one count
 AMPERE = 2.69e-3
 ALERT = 0x80
 WATCHDOG_MS, WATCHDOG_UNIT_MS = 200, 20
-# Hardware error status: the bits, and what our fault checks are told in their place.
+# Bits of the hardware error status.
 VOLTAGE, OVERHEATING, ENCODER, SHOCK, OVERLOAD = 1, 4, 8, 16, 32
 
 
-class Dynamixel:
+class Dynamixel(SerialServos):
     """See the head of this file: `Servos`."""
 
-    def __init__(self, file: ServoFile) -> None:
-        self._file = file
-        self._port = open_port(PortHandler, file)
+    SDK_PORT = PortHandler
+
+    def make_sdk(self) -> None:
         self._packets = PacketHandler(2.0)
-        self._goal = GroupSyncWrite(self._port, self._packets, GOAL, 4)
-        try:
-            begin(file, self._answers, lambda: self.hold([False] * len(file.servos)))
-        except LinkError:
-            self.close()
-            raise
+        self._goals = GroupSyncWrite(self.port, self._packets, GOAL, 4)
 
-    def read(self) -> list[Reading]:
-        try:
-            return [self._read(servo) for servo in self._file.servos]
-        except (OSError, serial.SerialException) as error:
-            raise lost(self._file.port, error) from None
+    def answers(self, number: int) -> bool:
+        return bool(self._packets.ping(self.port, number)[1] == COMM_SUCCESS)
 
-    def hold(self, on: list[bool]) -> bool:
-        confirmed = True
-        try:
-            for servo, wanted in zip(self._file.servos, on, strict=True):
-                if wanted:  # 0 also clears a watchdog that has barked; then it is set anew
-                    for value in (0, WATCHDOG_MS // WATCHDOG_UNIT_MS):
-                        confirmed &= self._write(servo.id, WATCHDOG, value)
-                confirmed &= self._write(servo.id, TORQUE, int(wanted))
-        except (OSError, serial.SerialException) as error:
-            raise lost(self._file.port, error) from None
-        return confirmed
+    def hold_one(self, number: int, on: bool) -> bool:
+        told = []
+        if on:  # 0 also clears a watchdog that has barked; then it is set anew
+            told = [
+                self._write(number, WATCHDOG, value)
+                for value in (0, WATCHDOG_MS // WATCHDOG_UNIT_MS)
+            ]
+        return all([*told, self._write(number, TORQUE, int(on))])
 
-    def move(self, position: list[float], velocity: list[float], on: list[bool]) -> None:
-        self._goal.clearParam()
-        for servo, angle, moves in zip(self._file.servos, position, on, strict=True):
-            if not moves:
-                continue
-            count = round((servo.sign * angle + servo.zero) / TURN * COUNTS) + MIDDLE
-            self._goal.addParam(servo.id, list((count & 0xFFFFFFFF).to_bytes(4, "little")))
-        try:
-            self._goal.txPacket()
-        except (OSError, serial.SerialException) as error:
-            raise lost(self._file.port, error) from None
+    def send_goals(self, counts: dict[int, int]) -> None:
+        self._goals.clearParam()
+        for number, count in counts.items():
+            self._goals.addParam(number, list((count & 0xFFFFFFFF).to_bytes(4, "little")))
+        self._goals.txPacket()
 
-    def close(self) -> None:
-        if self._port.is_open:
-            self._port.closePort()
-
-    def _answers(self, number: int) -> bool:
-        return bool(self._packets.ping(self._port, number)[1] == COMM_SUCCESS)
-
-    def _write(self, number: int, address: int, value: int) -> bool:
-        result, error = self._packets.write1ByteTxRx(self._port, number, address, value)
-        return bool(result == COMM_SUCCESS and not error & ~ALERT)
-
-    def _read(self, servo: Servo) -> Reading:
-        data, result, error = self._packets.readTxRx(self._port, servo.id, PRESENT, PRESENT_BYTES)
+    def read_one(self, servo: Servo) -> Reading:
+        data, result, error = self._packets.readTxRx(self.port, servo.id, PRESENT, PRESENT_BYTES)
         if result != COMM_SUCCESS or error & ~ALERT or len(data) != PRESENT_BYTES:
             return SILENT
         raw = bytes(data)
         trouble = 0
         if error & ALERT:
-            trouble, result, _ = self._packets.read1ByteTxRx(self._port, servo.id, HARDWARE_ERROR)
+            trouble, result, _ = self._packets.read1ByteTxRx(self.port, servo.id, HARDWARE_ERROR)
             if result != COMM_SUCCESS:
                 return SILENT
-        count = int.from_bytes(raw[6:10], "little", signed=True)
         ampere = AMPERE if servo.ampere is None else servo.ampere
         current = int.from_bytes(raw[0:2], "little", signed=True) * ampere
         speed = int.from_bytes(raw[2:6], "little", signed=True) * VELOCITY
-        angle = (count - MIDDLE) * TURN / COUNTS - servo.zero
+        voltage = int.from_bytes(raw[18:20], "little") * 0.1
         return Reading(
-            position=servo.sign * centered(angle),
+            position=position_of(servo, int.from_bytes(raw[6:10], "little", signed=True)),
             velocity=servo.sign * speed,
             current=SURGE if trouble & (SHOCK | OVERLOAD) else current,
             temperature=HOT if trouble & OVERHEATING else float(raw[20]),
-            voltage=UNDER_VOLTAGE
-            if trouble & VOLTAGE
-            else int.from_bytes(raw[18:20], "little") * 0.1,
+            voltage=UNDER_VOLTAGE if trouble & VOLTAGE else voltage,
             valid=not trouble & ENCODER,
         )
+
+    def _write(self, number: int, address: int, value: int) -> bool:
+        result, error = self._packets.write1ByteTxRx(self.port, number, address, value)
+        return bool(result == COMM_SUCCESS and not error & ~ALERT)

@@ -14,93 +14,55 @@ goal for ever.
 
 from __future__ import annotations
 
-import serial
+import math
+
 from scservo_sdk import COMM_SUCCESS, PortHandler, sms_sts
 
-from edge_wm.errors import LinkError
-from firmware_bridge.motors import (
-    HOT,
-    SILENT,
-    SURGE,
-    TURN,
-    UNDER_VOLTAGE,
-    Reading,
-    Servo,
-    ServoFile,
-    centered,
-)
-from firmware_bridge.motors.bus import begin, lost, open_port
+from firmware_bridge.motors import HOT, SILENT, SURGE, UNDER_VOLTAGE, Reading, Servo
+from firmware_bridge.motors.bus import COUNTS, SerialServos, position_of
 
-TORQUE, ACCELERATION = 40, 41
+TORQUE = 40
 PRESENT, PRESENT_BYTES = 56, 15
-COUNTS, MIDDLE = 4096, 2048
 AMPERE = 6.5e-3
 # Bits of the error byte of every answer.
 VOLTAGE, ANGLE, OVERHEAT, OVERCURRENT, OVERLOAD = 1, 2, 4, 8, 32
 
 
-class Feetech:
+class Feetech(SerialServos):
     """See the head of this file: `Servos`."""
 
-    def __init__(self, file: ServoFile) -> None:
-        self._file = file
-        self._port = open_port(PortHandler, file)
-        self._packets = sms_sts(self._port)
-        try:
-            begin(file, self._answers, lambda: self.hold([False] * len(file.servos)))
-        except LinkError:
-            self.close()
-            raise
+    SDK_PORT = PortHandler
 
-    def read(self) -> list[Reading]:
-        try:
-            return [self._read(servo) for servo in self._file.servos]
-        except (OSError, serial.SerialException) as error:
-            raise lost(self._file.port, error) from None
+    def make_sdk(self) -> None:
+        self._packets = sms_sts(self.port)
 
-    def hold(self, on: list[bool]) -> bool:
-        confirmed = True
-        try:
-            for servo, wanted in zip(self._file.servos, on, strict=True):
-                result, _ = self._packets.write1ByteTxRx(servo.id, TORQUE, int(wanted))
-                confirmed &= result == COMM_SUCCESS
-        except (OSError, serial.SerialException) as error:
-            raise lost(self._file.port, error) from None
-        return confirmed
-
-    def move(self, position: list[float], velocity: list[float], on: list[bool]) -> None:
-        self._packets.groupSyncWrite.clearParam()
-        for servo, angle, moves in zip(self._file.servos, position, on, strict=True):
-            if not moves:
-                continue
-            count = round((servo.sign * angle + servo.zero) / TURN * COUNTS) + MIDDLE
-            goal = self._packets.scs_toscs(count, 15)
-            # Speed 0: as fast as it can, so that it follows the reference.
-            self._packets.SyncWritePosEx(servo.id, goal, 0, 0)
-        try:
-            self._packets.groupSyncWrite.txPacket()
-        except (OSError, serial.SerialException) as error:
-            raise lost(self._file.port, error) from None
-
-    def close(self) -> None:
-        if self._port.is_open:
-            self._port.closePort()
-
-    def _answers(self, number: int) -> bool:
+    def answers(self, number: int) -> bool:
         return bool(self._packets.ping(number)[1] == COMM_SUCCESS)
 
-    def _read(self, servo: Servo) -> Reading:
+    def hold_one(self, number: int, on: bool) -> bool:
+        result, _ = self._packets.write1ByteTxRx(number, TORQUE, int(on))
+        return bool(result == COMM_SUCCESS)
+
+    def send_goals(self, counts: dict[int, int]) -> None:
+        self._packets.groupSyncWrite.clearParam()
+        for number, count in counts.items():
+            # Speed 0: as fast as it can, so that it follows the reference.
+            self._packets.SyncWritePosEx(number, self._packets.scs_toscs(count, 15), 0, 0)
+        self._packets.groupSyncWrite.txPacket()
+
+    def read_one(self, servo: Servo) -> Reading:
         data, result, error = self._packets.readTxRx(servo.id, PRESENT, PRESENT_BYTES)
         if result != COMM_SUCCESS or len(data) != PRESENT_BYTES:
             return SILENT
-        word = [data[at] | data[at + 1] << 8 for at in range(PRESENT_BYTES - 1)]
-        signed = self._packets.scs_tohost
+
+        def signed(at: int) -> int:
+            return int(self._packets.scs_tohost(data[at] | data[at + 1] << 8, 15))
+
         ampere = AMPERE if servo.ampere is None else servo.ampere
-        angle = (signed(word[0], 15) - MIDDLE) * TURN / COUNTS - servo.zero
         return Reading(
-            position=servo.sign * centered(angle),
-            velocity=servo.sign * signed(word[2], 15) * TURN / COUNTS,
-            current=SURGE if error & (OVERCURRENT | OVERLOAD) else signed(word[13], 15) * ampere,
+            position=position_of(servo, signed(0)),
+            velocity=servo.sign * signed(2) * math.tau / COUNTS,
+            current=SURGE if error & (OVERCURRENT | OVERLOAD) else signed(13) * ampere,
             temperature=HOT if error & OVERHEAT else float(data[7]),
             voltage=UNDER_VOLTAGE if error & VOLTAGE else data[6] * 0.1,
             valid=not error & ANGLE,

@@ -21,14 +21,13 @@ from firmware_bridge.motors import (
     SILENT,
     SURGE,
     TRIES,
-    TURN,
     UNDER_VOLTAGE,
     Reading,
     Servo,
     ServoFile,
     centered,
 )
-from firmware_bridge.motors.bus import lost
+from firmware_bridge.transport import gone
 
 TIMEOUT_S = 0.1
 WITH_REPLY = 0x8000  # of the arbitration id: source and destination are below it
@@ -60,6 +59,8 @@ class Moteus:
         there: set[int] = set()
         for _ in range(TRIES):
             there |= set(self._ask([motor.make_query() for motor in self._motors]))
+            if len(there) == len(file.servos):
+                break
         silent = [servo.id for servo in file.servos if servo.id not in there]
         if silent:
             self.close()
@@ -87,8 +88,8 @@ class Moteus:
         for motor, servo, angle, speed, moves in rows:
             if moves:
                 command = motor.make_position(
-                    position=(servo.sign * angle + servo.zero) / TURN,
-                    velocity=servo.sign * speed / TURN,
+                    position=(servo.sign * angle + servo.zero) / math.tau,
+                    velocity=servo.sign * speed / math.tau,
                     watchdog_timeout=TIMEOUT_S,
                 )
                 self._send(command)
@@ -107,7 +108,7 @@ class Moteus:
             try:
                 message = self._bus.recv(left)
             except can.CanError as error:
-                raise lost(self._file.port, error) from None
+                raise gone(self._file.port, error) from None
             if message is None or message.is_error_frame or message.arbitration_id & 0x7F:
                 continue
             parsed = commands[0].parse(message)
@@ -127,7 +128,7 @@ class Moteus:
         try:
             self._bus.send(message)
         except can.CanError as error:
-            raise lost(self._file.port, error) from None
+            raise gone(self._file.port, error) from None
 
 
 def _reading(servo: Servo, told: dict[int, float] | None) -> Reading:
@@ -140,8 +141,8 @@ def _reading(servo: Servo, told: dict[int, float] | None) -> Reading:
         voltage = OVER_VOLTAGE if fault in TOO_HIGH else UNDER_VOLTAGE
     known = TOO_HIGH | TOO_LOW | TOO_HOT | ENCODER | {0}
     return Reading(
-        position=servo.sign * centered(told[register.POSITION] * TURN - servo.zero),
-        velocity=servo.sign * told[register.VELOCITY] * TURN,
+        position=servo.sign * centered(told[register.POSITION] * math.tau - servo.zero),
+        velocity=servo.sign * told[register.VELOCITY] * math.tau,
         current=told[register.Q_CURRENT] if fault in known else SURGE,
         temperature=HOT if fault in TOO_HOT else told[register.TEMPERATURE],
         voltage=voltage,

@@ -12,8 +12,11 @@ import select
 import threading
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+
+# Ids: the broadcast, and one that no servo has, for a frame that is damaged.
+EVERYBODY, NOBODY = 0xFE, 0xFF
 
 
 class Table:
@@ -32,6 +35,50 @@ class Table:
 
     def number(self, address: int, size: int) -> int:
         return int.from_bytes(self.bytes[address : address + size], "little", signed=size == 4)
+
+
+class Line:
+    """All servos of a bus: bytes in, bytes out. Both families have the same instructions."""
+
+    width = 0  # bytes of an address, and of a length
+    pong = b""  # what a ping is answered with
+
+    def __init__(self, servos: Mapping[int, Table]) -> None:
+        self.servos = servos
+        self.got = b""
+
+    def take(self, data: bytes) -> bytes:
+        self.got += data
+        said = b""
+        while (frame := self.cut()) is not None:
+            said += self._serve(*frame)
+        return said
+
+    def cut(self) -> tuple[int, bytes] | None:
+        """The next frame out of `got`: id and body (instruction, parameters); None: not yet."""
+        raise NotImplementedError
+
+    def spell(self, number: int, servo: Table, data: bytes) -> bytes:
+        """A status packet."""
+        raise NotImplementedError
+
+    def _serve(self, number: int, body: bytes) -> bytes:
+        instruction, rest, width = body[0], body[1:], self.width
+        first, second = (int.from_bytes(rest[i : i + width], "little") for i in (0, width))
+        if number == EVERYBODY and instruction == 0x83:  # sync write: nobody answers
+            for at in range(2 * width, len(rest), second + 1):
+                if rest[at] in self.servos:
+                    self.servos[rest[at]].write(first, rest[at + 1 : at + 1 + second])
+            return b""
+        servo = self.servos.get(number)
+        if servo is None or servo.mute:
+            return b""
+        data = self.pong if instruction == 0x01 else b""
+        if instruction == 0x02:
+            data = bytes(servo.bytes[first : first + second])
+        elif instruction == 0x03:
+            servo.write(first, rest[width:])
+        return self.spell(number, servo, data)
 
 
 # ---- Dynamixel, protocol 2.0 -----------------------------------------------------------------
@@ -69,48 +116,23 @@ def dynamixel_frame(number: int, body: bytes) -> bytes:
     return frame + crc16(frame).to_bytes(2, "little")
 
 
-class DynamixelLine:
-    """All servos of a bus: bytes in, bytes out."""
+class DynamixelLine(Line):
+    width = 2
+    pong = b"\xfc\x03\x2d"  # model number 1020, firmware 45
 
-    def __init__(self, servos: dict[int, DynamixelServo]) -> None:
-        self.servos = servos
-        self._got = b""
+    def cut(self) -> tuple[int, bytes] | None:
+        at = self.got.find(b"\xff\xff\xfd\x00")
+        if at < 0 or len(self.got) < at + 7:
+            return None
+        end = at + 7 + int.from_bytes(self.got[at + 5 : at + 7], "little")
+        if len(self.got) < end:
+            return None
+        frame, self.got = self.got[at:end], self.got[end:]
+        whole = crc16(frame[:-2]) == int.from_bytes(frame[-2:], "little")
+        body = frame[7:-2].replace(b"\xff\xff\xfd\xfd", b"\xff\xff\xfd")
+        return (frame[4], body) if whole else (NOBODY, body)
 
-    def take(self, data: bytes) -> bytes:
-        self._got += data
-        said = b""
-        while True:
-            at = self._got.find(b"\xff\xff\xfd\x00")
-            if at < 0 or len(self._got) < at + 7:
-                return said
-            length = int.from_bytes(self._got[at + 5 : at + 7], "little")
-            if len(self._got) < at + 7 + length:
-                return said
-            frame, self._got = self._got[at : at + 7 + length], self._got[at + 7 + length :]
-            if crc16(frame[:-2]) == int.from_bytes(frame[-2:], "little"):
-                said += self._serve(
-                    frame[4], frame[7:-2].replace(b"\xff\xff\xfd\xfd", b"\xff\xff\xfd")
-                )
-
-    def _serve(self, number: int, body: bytes) -> bytes:
-        instruction, rest = body[0], body[1:]
-        if number == 0xFE and instruction == 0x83:  # sync write: nobody answers
-            address, size = (int.from_bytes(rest[i : i + 2], "little") for i in (0, 2))
-            for at in range(4, len(rest), size + 1):
-                if rest[at] in self.servos:
-                    self.servos[rest[at]].write(address, rest[at + 1 : at + 1 + size])
-            return b""
-        servo = self.servos.get(number)
-        if servo is None or servo.mute:
-            return b""
-        data = b""
-        if instruction == 0x01:  # ping: model number 1020, firmware 45
-            data = b"\xfc\x03\x2d"
-        elif instruction == 0x02:
-            address, size = (int.from_bytes(rest[i : i + 2], "little") for i in (0, 2))
-            data = bytes(servo.bytes[address : address + size])
-        elif instruction == 0x03:
-            servo.write(int.from_bytes(rest[:2], "little"), rest[2:])
+    def spell(self, number: int, servo: Table, data: bytes) -> bytes:
         frame = bytearray(dynamixel_frame(number, bytes([0x55, servo.error]) + data))
         if servo.flip:
             frame[8] ^= 0x10  # the error byte
@@ -138,41 +160,20 @@ def feetech_frame(number: int, body: bytes) -> bytes:
     return b"\xff\xff" + inner + bytes([~sum(inner) & 0xFF])
 
 
-class FeetechLine:
-    """All servos of a bus: bytes in, bytes out."""
+class FeetechLine(Line):
+    width = 1
+    pong = b""
 
-    def __init__(self, servos: dict[int, FeetechServo]) -> None:
-        self.servos = servos
-        self._got = b""
+    def cut(self) -> tuple[int, bytes] | None:
+        at = self.got.find(b"\xff\xff")
+        if at < 0 or len(self.got) < at + 4 or len(self.got) < at + 4 + self.got[at + 3]:
+            return None
+        end = at + 4 + self.got[at + 3]
+        frame, self.got = self.got[at:end], self.got[end:]
+        whole = sum(frame[2:]) & 0xFF == 0xFF
+        return (frame[2], frame[4:-1]) if whole else (NOBODY, frame[4:-1])
 
-    def take(self, data: bytes) -> bytes:
-        self._got += data
-        said = b""
-        while True:
-            at = self._got.find(b"\xff\xff")
-            if at < 0 or len(self._got) < at + 4 or len(self._got) < at + 4 + self._got[at + 3]:
-                return said
-            end = at + 4 + self._got[at + 3]
-            frame, self._got = self._got[at:end], self._got[end:]
-            if sum(frame[2:]) & 0xFF == 0xFF:
-                said += self._serve(frame[2], frame[4:-1])
-
-    def _serve(self, number: int, body: bytes) -> bytes:
-        instruction, rest = body[0], body[1:]
-        if number == 0xFE and instruction == 0x83:
-            address, size = rest[0], rest[1]
-            for at in range(2, len(rest), size + 1):
-                if rest[at] in self.servos:
-                    self.servos[rest[at]].write(address, rest[at + 1 : at + 1 + size])
-            return b""
-        servo = self.servos.get(number)
-        if servo is None or servo.mute:
-            return b""
-        data = b""
-        if instruction == 0x02:
-            data = bytes(servo.bytes[rest[0] : rest[0] + rest[1]])
-        elif instruction == 0x03:
-            servo.write(rest[0], rest[1:])
+    def spell(self, number: int, servo: Table, data: bytes) -> bytes:
         frame = bytearray(feetech_frame(number, bytes([servo.error]) + data))
         if servo.flip:
             frame[4] ^= 0x10
@@ -180,7 +181,7 @@ class FeetechLine:
 
 
 @contextmanager
-def on_a_pty(line: DynamixelLine | FeetechLine) -> Iterator[str]:
+def on_a_pty(line: Line) -> Iterator[str]:
     """Serve `line` on a PTY; gives its name."""
     master, slave = pty.openpty()
     tty.setraw(master)

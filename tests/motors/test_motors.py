@@ -101,7 +101,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     zero = 512 * COUNT
     if request.param == "dynamixel":
         dynamixels = {3: fake.DynamixelServo(), 7: fake.DynamixelServo(2048 + 512)}
-        line: fake.DynamixelLine | fake.FeetechLine = fake.DynamixelLine(dynamixels)
+        line: fake.Line = fake.DynamixelLine(dynamixels)
         first, second, torque = dynamixels[3], dynamixels[7], 64
         alert = {Reason.under_voltage: 1, Reason.over_temperature: 4, Reason.sensor_invalid: 8,
                  Reason.over_current: 32}  # fmt: skip
