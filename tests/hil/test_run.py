@@ -99,7 +99,7 @@ def test_a_controller_that_dies_ends_the_run_with_the_reason(tmp_path) -> None:
     (asked,) = [r for r in recording.only(Request) if r.mode is Mode.fault]
     assert (asked.who, asked.reason) == ("supervisor", Reason.bridge_silent)
     assert recording.complete
-    assert sum(1 for _ in recording.only(Step)) > 100
+    assert sum(1 for _ in recording.only(Step)) > 20  # how many depends on how busy the machine is
 
 
 @pytest.mark.parametrize(
