@@ -4,6 +4,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
@@ -14,6 +16,9 @@ extern const Kernels kPlain;
 #if defined(__x86_64__)
 extern const Kernels kAvx2;
 extern const Kernels kAvx512Vnni;
+#ifdef EDGE_WM_AMX
+extern const Kernels kAmx;
+#endif
 #elif defined(__aarch64__)
 extern const Kernels kDotprod;
 extern const Kernels kI8mm;
@@ -41,6 +46,14 @@ unsigned saved_state() {
 
 constexpr bool all(unsigned value, unsigned mask) { return (value & mask) == mask; }
 
+#ifdef EDGE_WM_AMX
+// AMX's tiles are off until a process asks for them (Linux 5.16, Documentation/arch/x86/xstate.rst).
+bool tiles_allowed() {
+    constexpr long request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM
+    return ::syscall(SYS_arch_prctl, request, tile_data) == 0;
+}
+#endif
+
 void add_available(std::vector<const Kernels *> &found) {
     const Leaf one = leaf(1), seven = leaf(7);
     const unsigned osxsave = 1u << 27, fma = 1u << 12, f16c = 1u << 29;
@@ -51,6 +64,12 @@ void add_available(std::vector<const Kernels *> &found) {
     const bool vnni = avx2 && all(state, 0xe6) &&
                       all(seven.b, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31) &&
                       all(seven.c, 1u << 11);
+#ifdef EDGE_WM_AMX
+    // Tiles, their int8 products, and the state of both.
+    static const bool amx = vnni && all(state, 3u << 17) && all(seven.d, 3u << 24) &&
+                            tiles_allowed();
+    if (amx) found.push_back(&kAmx);
+#endif
     if (vnni) found.push_back(&kAvx512Vnni);
     if (avx2) found.push_back(&kAvx2);
 }

@@ -3,6 +3,7 @@
 //   kernels_plain.cpp        always built, and the definition of every result
 //   kernels_avx2.cpp         x86 with AVX2, FMA and F16C
 //   kernels_avx512vnni.cpp   x86 with AVX-512 F/BW/VL/DQ and VNNI
+//   kernels_amx.cpp          the same, with AMX int8
 //   kernels_dotprod.cpp      ARMv8.2 with SDOT
 //   kernels_i8mm.cpp         ARMv8.6 with SMMLA
 //

@@ -236,17 +236,20 @@ void quantize(const float *x, size_t x_stride, size_t rows, size_t count, void *
 }
 
 #ifndef EDGE_WM_OWN_DENSE_I8
+// The rows from r on of up to kPanelsI8 panels.
+inline void rows_i8(const k::DenseI8 &d, size_t r, size_t panel, size_t together) {
+    for (; r + kRowsI8 <= d.rows; r += kRowsI8) tile_i8<kRowsI8>(d, r, panel, together);
+    if constexpr (kRowsI8 > 4) {
+        for (; r + 4 <= d.rows; r += 4) tile_i8<4>(d, r, panel, together);
+    }
+    if (r + 2 <= d.rows) tile_i8<2>(d, r, panel, together), r += 2;
+    if (r < d.rows) tile_i8<1>(d, r, panel, together);
+}
+
 void dense_i8(const k::DenseI8 &d) {
     const size_t end = d.panel + d.panels;
     for (size_t p = d.panel; p < end; p += kPanelsI8) {
-        const size_t together = end - p < kPanelsI8 ? end - p : kPanelsI8;
-        size_t r = 0;
-        for (; r + kRowsI8 <= d.rows; r += kRowsI8) tile_i8<kRowsI8>(d, r, p, together);
-        if constexpr (kRowsI8 > 4) {
-            for (; r + 4 <= d.rows; r += 4) tile_i8<4>(d, r, p, together);
-        }
-        if (r + 2 <= d.rows) tile_i8<2>(d, r, p, together), r += 2;
-        if (r < d.rows) tile_i8<1>(d, r, p, together);
+        rows_i8(d, 0, p, end - p < kPanelsI8 ? end - p : kPanelsI8);
     }
 }
 #endif

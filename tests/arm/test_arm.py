@@ -87,7 +87,9 @@ def expected_here() -> list[str]:
         return [*sets, "dotprod", "plain"] if "asimddp" in flags else ["plain"]
     avx2 = {"avx2", "fma", "f16c"} <= flags
     vnni = avx2 and {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"} <= flags
-    sets = [name for name, there in (("avx512vnni", vnni), ("avx2", avx2)) if there] + ["plain"]
+    amx = vnni and {"amx_tile", "amx_int8"} <= flags
+    there = (("amx", amx), ("avx512vnni", vnni), ("avx2", avx2))
+    sets = [name for name, has in there if has] + ["plain"]
     simde = avx2 and os.path.exists("/usr/include/simde/x86/avx512.h")
     return [*sets, "avx512vnni_on_simde"] if simde else sets
 

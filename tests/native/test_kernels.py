@@ -411,7 +411,10 @@ def test_the_best_kernels_of_the_processor_are_chosen() -> None:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith(("flags", "Features")):
             flags |= set(line.split(":", 1)[1].split())
-    if {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"} <= flags:
+    vnni = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"}
+    if vnni | {"amx_tile", "amx_int8"} <= flags:
+        expected = "amx"
+    elif vnni <= flags:
         expected = "avx512vnni"
     elif {"avx2", "fma", "f16c"} <= flags:
         expected = "avx2"
