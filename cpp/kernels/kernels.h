@@ -118,6 +118,7 @@ struct Kernels {
     const char *name;
     std::size_t quantized_bytes;   // of one number in a quantized row
     std::size_t quantized_block;   // a quantized row is padded with zeros to a multiple of it
+    std::size_t rows_together;     // dense layers are best at a multiple of so many rows
 
     // ---- dense ------------------------------------------------------------------------------
     std::size_t (*packed_i8_bytes)(std::size_t n, std::size_t k);

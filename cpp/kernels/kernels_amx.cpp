@@ -137,7 +137,7 @@ namespace edge_wm::kernels {
 
 extern const Kernels kAmx;
 const Kernels kAmx = {
-    "amx",   1,    kTileInputs, packed_i8_bytes, pack_i8, quantize, dense_i8_amx, dense_f32,
+    "amx",   1,    kTileInputs, kTileRows, packed_i8_bytes, pack_i8, quantize, dense_i8_amx, dense_f32,
     add_row, norm, softmax,     attention,       lstm,    gru,      fold,         unary,
     binary,  select,            peak_i8_amx,
 };

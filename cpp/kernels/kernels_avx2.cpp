@@ -238,7 +238,7 @@ namespace edge_wm::kernels {
 
 extern const Kernels kAvx2;
 const Kernels kAvx2 = {
-    "avx2",   2,        16,        packed_i8_bytes, pack_i8, quantize, blocked_i8, dense_f32,
+    "avx2",   2,        16,        6,        packed_i8_bytes, pack_i8, quantize, blocked_i8, dense_f32,
     add_row,  norm,     softmax,   attention,       lstm,    gru,      fold,     unary,
     binary, select,   peak_i8,
 };

@@ -30,7 +30,7 @@ namespace edge_wm::kernels {
 
 extern const Kernels kAvx512Vnni;
 const Kernels kAvx512Vnni = {
-    "avx512vnni", 1,    16,      packed_i8_bytes, pack_i8, quantize, dense_i8, dense_f32,
+    "avx512vnni", 1,    16,      6,      packed_i8_bytes, pack_i8, quantize, dense_i8, dense_f32,
     add_row,      norm, softmax, attention,       lstm,    gru,      fold,     unary,
     binary, select,       peak_i8,
 };

@@ -117,7 +117,7 @@ namespace edge_wm::kernels {
 
 extern const Kernels kDotprod;
 const Kernels kDotprod = {
-    "dotprod", 1,    16,      packed_i8_bytes, pack_i8, quantize, dense_i8, dense_f32,
+    "dotprod", 1,    16,      6,      packed_i8_bytes, pack_i8, quantize, dense_i8, dense_f32,
     add_row,   norm, softmax, attention,       lstm,    gru,      fold,     unary,
     binary, select,    peak_i8,
 };

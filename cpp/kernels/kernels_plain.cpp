@@ -82,7 +82,7 @@ void pack_f32(const float *weight, std::size_t n, std::size_t k, float *out) noe
 
 extern const Kernels kPlain;
 const Kernels kPlain = {
-    "plain",  1,        1,         packed_i8_bytes, pack_i8, quantize, dense_i8, dense_f32,
+    "plain",  1,        1,         6,         packed_i8_bytes, pack_i8, quantize, dense_i8, dense_f32,
     add_row,  norm,     softmax,   attention,       lstm,    gru,      fold,     unary,
     binary, select,   peak_i8,
 };

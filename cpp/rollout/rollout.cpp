@@ -10,7 +10,7 @@
 namespace edge_wm {
 namespace {
 
-constexpr std::size_t kLargestTile = 96, kSmallestTile = 24, kTileStep = 6;
+constexpr std::size_t kLargestTile = 96, kSmallestTile = 24;
 // Half of a small second-level cache: the other half is for weights. Measured in docs/native.md.
 constexpr std::size_t kTileBytes = 256 * 1024;
 
@@ -26,12 +26,13 @@ std::vector<bool> uniform(const Wired &function, bool first_step) {
 
 std::size_t chosen_tile(const RolloutSpec &spec) {
     if (spec.tile) return spec.tile;
-    const Machine one(*spec.dynamics.program, kSmallestTile, uniform(spec.dynamics, false),
+    const std::size_t step = spec.dynamics.program->kernels.rows_together;
+    const std::size_t smallest = kernels::padded(kSmallestTile, step);
+    const Machine one(*spec.dynamics.program, smallest, uniform(spec.dynamics, false),
                       uniform(spec.dynamics, true));
     const std::size_t bytes = std::max<std::size_t>(one.scratch_bytes(), 1);
-    const std::size_t fits = kTileBytes * kSmallestTile / bytes;
-    const std::size_t tile = std::min(std::max(fits, kSmallestTile), kLargestTile);
-    return tile / kTileStep * kTileStep;
+    const std::size_t fits = kTileBytes * smallest / bytes;
+    return std::min(std::max(fits, smallest), kLargestTile) / step * step;
 }
 
 }  // namespace
@@ -125,7 +126,7 @@ void Rollout::run(const RolloutCall &call) noexcept {
     // Tiles of the same size, up to whole steps of the kernels' rows.
     const std::size_t tiles = (call.candidates + tile_ - 1) / tile_;
     const std::size_t even = (call.candidates + tiles - 1) / tiles;
-    even_ = std::min((even + kTileStep - 1) / kTileStep * kTileStep, tile_);
+    even_ = std::min(kernels::padded(even, spec_.dynamics.program->kernels.rows_together), tile_);
     const std::size_t count = (call.candidates + even_ - 1) / even_;
     struct Context {
         Rollout *rollout;
