@@ -88,6 +88,7 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "can": (),
     "cryptography": ("bundle",),
     "securesystemslib": ("bundle",),
+    "tuf": ("deploy",),
     "typer": ("cli",),
     "rich": ("cli",),
     "pybind11": (),

@@ -1,4 +1,4 @@
-"""The commands `edge-wm deploy install | list | activate | rollback | status | remove`."""
+"""The commands `edge-wm deploy install | pull | list | activate | rollback | status | remove`."""
 
 from __future__ import annotations
 
@@ -49,13 +49,28 @@ def install(
 ) -> None:
     """Verify a bundle and store it on this robot. Nothing is activated."""
     folder = _folder(store)
-    installed = deploy.install(folder, file, trust or [])
-    if as_json:
-        typer.echo(json.dumps({"store": str(folder), **_facts(installed)}))
-        return
-    typer.echo(
-        f"installed {installed.title}; activate it: edge-wm deploy activate {installed.sha256[:12]}"
-    )
+    _tell_installed(folder, deploy.install(folder, file, trust or []), as_json)
+
+
+@app.command()
+def pull(
+    source: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A TUF repository, on a USB stick for example.")
+    ],
+    robot: RobotOption = "rover",
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            "--root", metavar="FILE", help="The repository's first root; needed the first time."
+        ),
+    ] = None,
+    store: StoreOption = None,
+    trust: TrustOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Install what a repository lists for this robot. Nothing is activated."""
+    folder, name = _folder(store), load_robot(find_robot(robot)).name
+    _tell_installed(folder, deploy.pull(folder, source, name, root, trust or []), as_json)
 
 
 @app.command("list")
@@ -215,6 +230,15 @@ def _find(folder: Path, asked: str, trust: list[Path] | None) -> str:
     raise UsageError(
         f"{kept.name}: {asked!r} may be any of {', '.join(d[:12] for d in matches)}; give the "
         "digest's first digits"
+    )
+
+
+def _tell_installed(folder: Path, installed: Stored, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"store": str(folder), **_facts(installed)}))
+        return
+    typer.echo(
+        f"installed {installed.title}; activate it: edge-wm deploy activate {installed.sha256[:12]}"
     )
 
 

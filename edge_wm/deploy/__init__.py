@@ -1,5 +1,6 @@
 """Bundles on the robot: kept, tried, switched, and fallen back from, whenever the power goes.
 
+    pull        found in a repository, which may be a USB stick              pulling.py
     install     verified, then stored under its digest                       store.py
     activate    tried in a process that may die, then one atomic switch      trial.py, store.py
     start       verified anew; if it does not start, the generation below    starting.py
@@ -16,6 +17,7 @@ Nothing here asks a calendar: order is the generations' numbers and the bundles'
 """
 
 from edge_wm.deploy.disk import Disk, FolderDisk
+from edge_wm.deploy.pulling import pull
 from edge_wm.deploy.starting import Started, start, startable
 from edge_wm.deploy.store import Generation, Store, Stored, Trialed, default_folder
 from edge_wm.deploy.switching import activate, install, remove, rollback
@@ -33,6 +35,7 @@ __all__ = [
     "activate",
     "default_folder",
     "install",
+    "pull",
     "remove",
     "rollback",
     "start",

@@ -164,3 +164,13 @@ def test_run_starts_what_the_store_falls_back_to(tmp_path, first, second):
     code, _, err = ended(edge_wm("run", "--store", store, "--bundle", first))
     assert code == 2
     assert "leave --bundle out" in err
+
+
+@pytest.mark.parametrize(
+    "command", ["install", "pull", "list", "activate", "rollback", "status", "remove"]
+)
+def test_every_command_has_store_and_json(command):
+    # A wide terminal: the help is cut to its width.
+    shown = CliRunner().invoke(app, ["deploy", command, "--help"], env={"COLUMNS": "200"}).stdout
+    assert "--json" in shown
+    assert "--store" in shown
