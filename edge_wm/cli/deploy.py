@@ -17,6 +17,7 @@ from edge_wm.deploy.holding import holder
 from edge_wm.deploy.starting import opened_store, startable
 from edge_wm.deploy.store import Generation, Store, Stored, bundle_path, default_folder
 from edge_wm.deploy.switching import simulated, stored
+from edge_wm.deploy.trial import TRIAL_S
 from edge_wm.errors import EdgeWmError, UsageError
 from edge_wm.robot import Robot, find_robot, load_robot
 
@@ -112,6 +113,10 @@ def list_bundles(
 def activate(
     bundle: BundleName,
     robot: RobotOption = "rover",
+    within: Annotated[
+        float,
+        typer.Option(min=5.0, max=120.0, help="What the trial may take, s; more if it is slow."),
+    ] = TRIAL_S,
     store: StoreOption = None,
     trust: TrustOption = None,
     as_json: JsonOption = False,
@@ -127,6 +132,7 @@ def activate(
         digest,
         find_robot(robot),
         trust or [],
+        health=deploy.Health(trial_s=within),
         tell=lambda doing: typer.echo(f"trial: {doing}", err=True),
     )
     _tell_generation(folder, generation, as_json)

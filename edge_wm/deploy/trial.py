@@ -53,7 +53,7 @@ HOPELESS = 10  # a plan that takes this many times its time is not waited for
 class Health:
     """What a trial may take, s."""
 
-    trial_s: float = TRIAL_S
+    trial_s: float = TRIAL_S  # in all; each step's own time grows with it
     window_s: float = WINDOW_S
 
 
@@ -141,7 +141,10 @@ def _verdict(
             left = min(until, deadline) - time.monotonic()
             if left <= 0 or not selector.select(left):
                 if deadline <= until:
-                    return f"{doing}: not ready after {health.trial_s:g} s"
+                    return (
+                        f"{doing}: not ready after {health.trial_s:g} s (a computer that is busy "
+                        "or slow needs more: --within)"
+                    )
                 return f"{doing}: it hung"
             piece = os.read(answers.fileno(), 1 << 16)
             if not piece:
@@ -153,7 +156,7 @@ def _verdict(
                 if line["doing"] != doing:
                     doing = line["doing"]
                     tell(doing)
-                until = time.monotonic() + line["within_s"]
+                until = time.monotonic() + line["within_s"] * health.trial_s / TRIAL_S
 
 
 def _died(status: int, doing: str, noise: IO[bytes]) -> str:

@@ -64,6 +64,17 @@ def test_the_reason_of_a_rollback_is_kept(store, tmp_path):
     assert reason.endswith("stays active")
 
 
+def test_a_trial_that_does_not_end_in_time_says_what_to_do(store, tmp_path):
+    file = bundles.write(tmp_path / "new.wmb", version="3.0.0", counter=5)
+    digest = deploy.install(store, file, []).sha256
+    with pytest.raises(RefusedError) as refused:
+        deploy.activate(store, digest, ROVER, [], health=deploy.Health(trial_s=0.05))
+    assert (
+        "was rolled back: starting: not ready after 0.05 s (a computer that is busy or slow needs "
+        "more: --within); linear 2.0.0"
+    ) in str(refused.value)
+
+
 def test_nothing_is_switched_under_a_robot_that_runs(store, tmp_path):
     file = bundles.write(tmp_path / "new.wmb", version="3.0.0", counter=5)
     digest = deploy.install(store, file, []).sha256

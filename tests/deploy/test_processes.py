@@ -125,7 +125,7 @@ def test_the_command_line_from_install_to_removal(tmp_path, first, second):
     code, out, err = call("activate", "linear")
     assert (code, out) == (2, "")
     assert "'linear' may be any of" in err
-    code, out, err = call("activate", "linear@1.0.0")
+    code, out, err = call("activate", "linear@1.0.0", "--within", 30)
     assert code == 0, err
     assert out == f"linear 1.0.0 ({digests[0][:12]}) is active (generation 1)\n"
     assert "trial: running" in err
