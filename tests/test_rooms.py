@@ -37,7 +37,7 @@ FLOORS: Mapping[int, frozenset[str]] = {
         }
     ),
     3: frozenset({"world_model", "compiler", "guarding"}),
-    4: frozenset({"runtime", "simulation", "authoring", "bags", "importers", "deploy"}),
+    4: frozenset({"runtime", "simulation", "authoring", "bags", "importers"}),
     5: frozenset(
         {
             "evaluation",
@@ -50,6 +50,7 @@ FLOORS: Mapping[int, frozenset[str]] = {
             "quantize",
             "benchmark",
             "contract",
+            "deploy",
         }
     ),
     6: frozenset({"cli"}),
@@ -87,6 +88,7 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "can": (),
     "cryptography": ("bundle",),
     "securesystemslib": ("bundle",),
+    "tuf": ("deploy",),
     "typer": ("cli",),
     "rich": ("cli",),
     "pybind11": (),

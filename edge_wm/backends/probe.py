@@ -205,21 +205,21 @@ def _outcome(status: int | None, answers: str, noise: str, limits: Limits) -> Ou
     last = lines[-1] if lines else {}
     if status == 0 and "ended" in last:
         ending, detail = last["ended"], last["detail"]
-        if _OUT_OF_MEMORY.search(detail):
+        if OUT_OF_MEMORY.search(detail):
             return Outcome("out of memory", _died(doing, "ran out of its memory limit"))
         return Outcome(ending, detail, last["missing_library"])
     if status is None:
         return Outcome("hung", _died(doing, f"hung: no answer for {limits.wall_s:g} s"))
     if status == -signal.SIGXCPU:
         return Outcome("hung", _died(doing, f"hung: used {limits.cpu_s} s of processor time"))
-    if _OUT_OF_MEMORY.search(noise) or status == -signal.SIGKILL:
+    if OUT_OF_MEMORY.search(noise) or status == -signal.SIGKILL:
         return Outcome("out of memory", _died(doing, "ran out of memory and was ended"))
     how = f"by {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
     said = next((": " + line.strip() for line in reversed(noise.splitlines()) if line.strip()), "")
     return Outcome("crashed", _died(doing, f"crashed {how}{said[:300]}"))
 
 
-_OUT_OF_MEMORY = re.compile(
+OUT_OF_MEMORY = re.compile(
     r"bad_alloc|bad allocation|MemoryError|Failed to allocate memory|Cannot allocate memory"
 )
 
@@ -253,13 +253,16 @@ def _remembered(request: _Request) -> Path | None:
 
 
 # ---- child --------------------------------------------------------------------------------
-def _child(parent: int, cpu_s: int, memory_bytes: int, output_bytes: int) -> None:
-    """Bind itself, read the request from stdin, do it, say how it went on stdout."""
+def confine(parent: int, *, cpu_s: int, memory_bytes: int, output_bytes: int) -> bool:
+    """Make this process end with its parent, and hold it to limits; False if the parent is gone.
+
+    memory_bytes: of address space; 0 sets no limit.
+    """
     if sys.platform == "linux":
         pr_set_pdeathsig = 1  # linux/prctl.h
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
     if os.getppid() != parent:
-        return  # it died before the line above
+        return False  # it died before the line above
     for what, limit in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_CPU, cpu_s),
@@ -270,6 +273,13 @@ def _child(parent: int, cpu_s: int, memory_bytes: int, output_bytes: int) -> Non
             continue
         _, most = resource.getrlimit(what)
         resource.setrlimit(what, (limit if most < 0 else min(limit, most), most))
+    return True
+
+
+def _child(parent: int, cpu_s: int, memory_bytes: int, output_bytes: int) -> None:
+    """Bind itself, read the request from stdin, do it, say how it went on stdout."""
+    if not confine(parent, cpu_s=cpu_s, memory_bytes=memory_bytes, output_bytes=output_bytes):
+        return
     # The answers get a descriptor of their own: libraries print to 1 as they please.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -226,6 +226,8 @@ class Manifest(_Part, frozen=True, kw_only=True):
     belief: tuple[BeliefTensor, ...]
     functions: dict[FunctionName, Function]
     block: int = 1  # actions per model step
+    # Grows with every release after which no older one may be activated (docs/deploy.md).
+    counter: Annotated[int, msgspec.Meta(ge=0, le=2**31)] | msgspec.UnsetType = msgspec.UNSET
     dt: DtRange | None = None
     planner: PlannerDefaults | None = None
     cost_terms: dict[Name, CostTerm] = {}

@@ -22,6 +22,7 @@ import edge_wm
 from edge_wm.cli.bench import bench
 from edge_wm.cli.bundle import app as bundle_app
 from edge_wm.cli.contract import app as contract_app
+from edge_wm.cli.deploy import app as deploy_app
 from edge_wm.cli.doctor import doctor
 from edge_wm.cli.evaluate import evaluate
 from edge_wm.cli.explain import explain
@@ -55,6 +56,7 @@ app.command("quantize")(quantize)
 app.add_typer(contract_app, name="contract")
 app.add_typer(robot_app, name="robot")
 app.add_typer(bundle_app, name="bundle")
+app.add_typer(deploy_app, name="deploy")
 app.add_typer(link_app, name="link")
 app.command("hil")(hil)
 app.command("servos")(servos)

@@ -19,7 +19,7 @@ from rich.status import Status
 from rich.table import Table
 
 from edge_wm.backends.choice import spelled
-from edge_wm.bundle import check_fit
+from edge_wm.bundle import Bundle, check_fit, load_trust, open_bundle
 from edge_wm.cli.goals import GoalOption, goals_of
 from edge_wm.cli.looping import looped_robot, loosened
 from edge_wm.cli.opening import (
@@ -32,13 +32,17 @@ from edge_wm.cli.opening import (
 )
 from edge_wm.cli.ros import drive_with_ros
 from edge_wm.cli.view import Viewer
+from edge_wm.deploy import start
+from edge_wm.deploy.holding import running
+from edge_wm.deploy.switching import simulated
 from edge_wm.errors import LinkError, SystemTroubleError, UsageError
 from edge_wm.evaluation import Way
-from edge_wm.opening import open_for
+from edge_wm.opening import bundle_path
 from edge_wm.planner import make_planner
 from edge_wm.reasons import Reason
 from edge_wm.recording import Event, Header, Recorder, Statistics, machine_class
 from edge_wm.report import write_report
+from edge_wm.robot import find_robot, load_robot
 from edge_wm.runtime import (
     Journal,
     ModelDriver,
@@ -58,8 +62,16 @@ GUARD_ACTIONS = (Reason.obstacle_ahead, Reason.obstacle_near, Reason.ranges_stal
 
 
 def run(
+    context: typer.Context,
     robot: RobotOption = "rover",
     bundle: BundleOption = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Start what is active in this store (edge-wm deploy), or what it falls back to.",
+        ),
+    ] = None,
     duration: Annotated[float, typer.Option(min=1.0, help="How long to drive, s.")] = 20.0,
     seed: Annotated[int, typer.Option(min=0, help="World, sensor noise and planner.")] = 0,
     out: Annotated[
@@ -111,6 +123,13 @@ def run(
         raise UsageError("--view shows a run in one process; with --ros launch wm_viz and RViz")
     if ros and goal:
         raise UsageError("--goal is for a run in one process; with --ros publish on /goal_pose")
+    if store is not None and bundle is not None:
+        raise UsageError("--store starts what is active there; leave --bundle out")
+    if store is not None and ros:
+        raise UsageError(
+            "--store is for a run in one process; with --ros give --bundle the path that "
+            "`edge-wm deploy status --json` says under `starts`"
+        )
     if ros:
         summary = drive_with_ros(
             lambda: _new_folder(out), lambda: _status_line(talk), robot=robot, duration=duration,
@@ -121,17 +140,32 @@ def run(
         _tell_summary(summary, as_json)
         return
     talk.print(f"[dim]opening robot {robot} and its bundle[/]")
-    _, loaded, opened = open_for(robot, bundle, trust)
+    loaded = load_robot(find_robot(robot))
     if looping and hil_port is None:
         loaded = loosened(loaded)
-    manifest, signer = opened.manifest, opened.signer
-    talk.print(
-        f"[dim]bundle {manifest.name} {manifest.version}, signed by "
-        f"{signer.name if signer else 'nobody'}: loading it, and checking it on this machine[/]"
-    )
     goals = goals_of(goal or [], loaded)
-    check_fit(manifest, loaded)  # before time is spent on a measurement
-    model = WorldModel(opened, loaded, backend=spelled(settled(opened, backend).chosen))
+
+    def load(opened: Bundle) -> WorldModel:
+        manifest, signer = opened.manifest, opened.signer
+        talk.print(
+            f"[dim]bundle {manifest.name} {manifest.version}, signed by "
+            f"{signer.name if signer else 'nobody'}: loading it, and checking it on this "
+            "machine[/]"
+        )
+        check_fit(manifest, loaded)  # before time is spent on a measurement
+        return WorldModel(opened, loaded, backend=spelled(settled(opened, backend).chosen))
+
+    trusted = load_trust(trust or (), developer=simulated(loaded))
+    if store is None:
+        opened = open_bundle(bundle_path(loaded, bundle), trusted)
+        model = load(opened)
+    else:
+        context.with_resource(running(store, "edge-wm run"))  # until this command ends
+        started = start(store.absolute(), loaded, trusted, load)
+        for skipped in started.skipped:
+            talk.print(f"[yellow]not started: {skipped}[/]")
+        opened, model = started.bundle, started.loaded
+    manifest = opened.manifest
     planner = make_planner(planner_settings(manifest, candidates), loaded.axes)
     driver = ModelDriver(model, planner)
     settings = replace(RunSettings.for_robot(loaded, seed), learn_delay=learn_delay)
