@@ -26,6 +26,7 @@ from edge_wm.cli.doctor import doctor
 from edge_wm.cli.evaluate import evaluate
 from edge_wm.cli.explain import explain
 from edge_wm.cli.hil import hil
+from edge_wm.cli.importing import import_
 from edge_wm.cli.latency import latency
 from edge_wm.cli.link import app as link_app
 from edge_wm.cli.quantize import quantize
@@ -52,6 +53,7 @@ app.command("replay")(replay)
 app.command("report")(report)
 app.command("latency")(latency)
 app.command("quantize")(quantize)
+app.command("import")(import_)
 app.add_typer(contract_app, name="contract")
 app.add_typer(robot_app, name="robot")
 app.add_typer(bundle_app, name="bundle")
