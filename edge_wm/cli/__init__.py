@@ -35,6 +35,7 @@ from edge_wm.cli.report import report
 from edge_wm.cli.robot import app as robot_app
 from edge_wm.cli.run import run
 from edge_wm.cli.servos import servos
+from edge_wm.cli.zoo import zoo
 from edge_wm.errors import EdgeWmError
 
 app = typer.Typer(
@@ -49,6 +50,7 @@ app = typer.Typer(
 app.command("run")(run)
 app.command("eval")(evaluate)
 app.command("bench")(bench)
+app.command("zoo")(zoo)
 app.command("replay")(replay)
 app.command("report")(report)
 app.command("latency")(latency)
