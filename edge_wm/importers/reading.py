@@ -19,10 +19,12 @@ made to exhaust memory or time ends the child and not the program.
 
 from __future__ import annotations
 
+import ctypes
 import io
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -75,7 +77,7 @@ def read_checkpoint(path: Path, kind: Kind, limits: Limits | None = None) -> Che
         )
     memory = limits.torch_memory_bytes if kind == "torch" else limits.memory_bytes
     command = [sys.executable, "-m", "edge_wm.importers.reading", kind, str(path.resolve())]
-    command += [str(limits.cpu_s), str(memory + 8 * size)]
+    command += [str(n) for n in (limits.cpu_s, memory + 8 * size, os.getpid())]
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as noise:
         try:
@@ -225,8 +227,13 @@ _READERS = {
 assert set(_READERS) == set(get_args(Kind))
 
 
-def _child(kind: str, path: str, cpu_s: str, memory_bytes: str) -> int:
-    """Bind itself, read the file, put the answer on stdout."""
+def _child(kind: str, path: str, cpu_s: str, memory_bytes: str, parent: str) -> int:
+    """Bind itself, read the file, put the answer on stdout. It dies with its parent."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1  # linux/prctl.h
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != int(parent):
+        return REFUSED  # it died before the line above
     for what, limit in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_CPU, int(cpu_s)),

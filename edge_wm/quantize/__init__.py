@@ -89,7 +89,7 @@ def quantize(
     manifest = bundle.manifest
     if "cost" not in manifest.functions:
         raise RefusedError(
-            f"bundle {manifest.name}: has no dynamics and cost, and int8 is measured by what it "
+            f"bundle {manifest.name}: has no cost to judge by, and int8 is measured by what it "
             "imagines and how it judges that; run it in float32"
         )
     programs = _programs(bundle, settings)
