@@ -4,9 +4,10 @@
     int8 peak ─► plan, plan, plan … ─► int8 peak  (wall and processor time of each)
 
 What is timed is what the plan tick does between belief and proposal: the planner with all its
-iterations, rollouts included. Sensors, guard and recording are not in it; `edge-wm run` shows
-those. Processor time is what to compare machines and settings by, since another process on the
-core does not add to it; wall time is what a deadline sees.
+iterations, rollouts included; and, apart from it, what makes a belief of an observation. Sensors,
+guard and recording are not in it; `edge-wm run` shows those. Processor time is what to compare
+machines and settings by, since another process on the core does not add to it; wall time is what
+a deadline sees.
 """
 
 from __future__ import annotations
@@ -23,15 +24,28 @@ import numpy as np
 from edge_wm.backends.choice import settle, spelled
 from edge_wm.bundle import Bundle
 from edge_wm.bundle.program import read_program
-from edge_wm.errors import MismatchError
+from edge_wm.errors import MismatchError, ModelError
 from edge_wm.planner import CountBudget, PlannerSettings, make_planner
+from edge_wm.reasons import Reason
 from edge_wm.robot import Robot
 from edge_wm.runtime import Permitted, planner_settings
-from edge_wm.types import Belief, Float64, Goal, JointGoal, Motion, PoseGoal
+from edge_wm.types import (
+    Array,
+    Belief,
+    Float64,
+    Goal,
+    JointGoal,
+    Motion,
+    Observation,
+    PoseGoal,
+    Sample,
+    Seen,
+)
 from edge_wm.world_model import WorldModel
 
 LEAST_PLANS = 20  # a machine may stand still for longer than a short measurement
 WARM_UP_PLANS = 20
+UPDATES = 100
 MOVED = 0.15  # more than this share between the two peaks, and the figures mean little
 PAGE = resource.getpagesize()
 
@@ -71,6 +85,7 @@ class Benchmark:
     peak_after: float | None = field(default=None)
     scratch_mib: float | None = field(default=None)  # of the native rollout
     loaded_mib: float | None = field(default=None)  # by which this process grew, weights included
+    encode: Percentiles | None = field(default=None)  # of one observation's update, wall time
 
     @property
     def spread(self) -> float:
@@ -140,6 +155,7 @@ def measure(
     for index in range(1, WARM_UP_PLANS):
         plan(index)
     loaded = None if resident is None else (_resident_mib() or resident) - resident
+    encode = Percentiles.of(_time_updates(model))
     peak_before = int8_peak()
     wall, cpu, faults = _time(plan, seconds, progress)
     return Benchmark(
@@ -158,7 +174,39 @@ def measure(
         peak_after=int8_peak(),
         scratch_mib=None if model.scratch_bytes is None else model.scratch_bytes / 2**20,
         loaded_mib=loaded,
+        encode=encode,
     )
+
+
+def _time_updates(model: WorldModel) -> Float64:
+    """Wall time of encoder and posterior for one observation after another, (UPDATES,) s.
+
+    Raises: ModelError, if the model believes nothing of plausible numbers.
+    """
+    manifest, random = model.manifest, np.random.default_rng(0)
+    data: dict[str, Array] = {}
+    for name, need in manifest.needs.streams.items():
+        whole = np.dtype(need.dtype).kind in "ui"
+        drawn = random.integers(0, 256, need.shape) if whole else random.random(need.shape)
+        data[name] = drawn.astype(need.dtype)
+    last_action = np.zeros(manifest.action_size, np.float32)
+    took = []
+    for index in range(WARM_UP_PLANS + UPDATES):
+        stamp_ns = index * manifest.step_ns
+        streams = {
+            name: Seen(Sample(name, stamp_ns, stamp_ns, index, values), 0, None)
+            for name, values in data.items()
+        }
+        observation = Observation(stamp_ns, stamp_ns, streams)
+        began = time.perf_counter_ns()
+        belief = model.update(observation, last_action)
+        took.append(time.perf_counter_ns() - began)
+        if isinstance(belief, Reason):
+            raise ModelError(
+                f"bundle {manifest.name}: must make a belief of random observations to be measured "
+                f"here, got {belief.name}; measure it with `edge-wm run`"
+            )
+    return np.array(took[WARM_UP_PLANS:]) * 1e-9
 
 
 def _time(

@@ -11,6 +11,7 @@
     │   ├── BundleError       the bundle's container or manifest
     │   ├── ModelError        a graph inside a bundle: structure, limits, parity
     │   │   └── UnsupportedOperation  a sound graph that no step program can express
+    │   ├── CheckpointError   what an importer reads: another framework's weights, or their layout
     │   └── RecordingError    a recording
     ├── BackendError          an inference library failed, or is not installed
     └── SystemTroubleError    disk full, permission, missing device: the machine's fault
@@ -81,6 +82,10 @@ class UnsupportedOperation(ModelError):
         )
         self.node = node
         self.operation = operation
+
+
+class CheckpointError(FormatError):
+    """Foreign weights are damaged or of another architecture: the message names the tensor."""
 
 
 class RecordingError(FormatError):

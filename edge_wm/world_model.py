@@ -283,7 +283,7 @@ class WorldModel:
         self,
         belief: Belief,
         actions: Float32,
-        goal: Goal,
+        goal: Goal | None,
         seed: int,
         keep_beliefs: bool = False,
     ) -> Rollout:
@@ -291,6 +291,7 @@ class WorldModel:
 
         actions: (K, H, A) float32, SI; H in actions, `block` of them to a model step.
         seed: of the model's noise; candidate k meets the same noise whatever K is.
+        goal: None for a bundle that reads no goal.
         keep_beliefs: also give the imagined beliefs, (K, steps + 1, ...) each.
 
         Raises:
@@ -396,7 +397,8 @@ class WorldModel:
         batch["action"] = actions.reshape(steps * K, -1)
         terms: dict[str, Float32] = {}
         with np.errstate(invalid="ignore", over="ignore"):
-            for target, value in self._run("cost", goals, batch).items():
+            judged = self._run("cost", goals, batch) if "cost" in self._functions else {}
+            for target, value in judged.items():
                 terms[target.removeprefix("cost.")] = value.reshape(steps, K).sum(axis=0)
         if "constraint" in self._functions:
             risk = self._run("constraint", {}, batch)["constraint"].reshape(steps, K, -1)
@@ -406,8 +408,10 @@ class WorldModel:
             terms["value"] = self._run("value", goals, last)["value"].reshape(K)
         return terms, infeasible
 
-    def policy(self, belief: Belief, goal: Goal) -> PolicyProposal | None:
+    def policy(self, belief: Belief, goal: Goal | None) -> PolicyProposal | None:
         """What the bundle's policy would do from `belief` on: (H, A) SI.
+
+        goal: None for a bundle that reads no goal.
 
         A policy that gives one action at a time is followed through the dynamics for the
         manifest's horizon. None if the bundle has no policy or its answer is not finite.
@@ -587,16 +591,20 @@ class WorldModel:
         ]
         return all(shape == value.shape for shape in shapes) and bool(np.isfinite(value).all())
 
-    def _goal_tensors(self, goal: Goal) -> dict[str, Array]:
+    def _goal_tensors(self, goal: Goal | None) -> dict[str, Array]:
         """source -> value of everything that `goal` gives; kept for the next call.
+
+        None is for a bundle that reads no goal.
 
         Raises:
             UsageError: this bundle cannot plan for it.
         """
-        if self._goal is not None and self._goal[0] is goal:
+        if goal is None and not self.manifest.goal_kinds:
+            return {}
+        if goal is not None and self._goal is not None and self._goal[0] is goal:
             return self._goal[1]
-        kind = self._goal_kind(goal)
-        if kind is None:
+        kind = None if goal is None else self._goal_kind(goal)
+        if goal is None or kind is None:
             raise UsageError(
                 f"bundle {self.manifest.name}: cannot plan for {goal}; it plans for goals of kind "
                 f"{', '.join(self.manifest.goal_kinds) or 'none'}, poses in frame "

@@ -138,7 +138,7 @@ class NativeRollout:
         threads: int = 1,
         tile: int = 0,
     ) -> None:
-        """graphs: function -> its graph; dynamics and cost are `NativeGraph`s.
+        """graphs: function -> its graph; what `can_roll_out` needs are `NativeGraph`s.
 
         threads: candidates are spread over so many; the result does not depend on it.
         tile: candidates that are rolled out together; 0 chooses for the cache.
@@ -153,8 +153,8 @@ class NativeRollout:
                 if spec.source.startswith("goal.")
             }
         )
-        cost = manifest.functions["cost"]
-        self.terms = [output.target.removeprefix("cost.") for output in cost.outputs]
+        costs = [output for cost in _present(manifest, "cost") for output in cost.outputs]
+        self.terms = [output.target.removeprefix("cost.") for output in costs]
         if "value" in manifest.functions:
             self.terms.append("value")
         wired = {name: self._wired(manifest, name, graphs) for name in ROLLED_OUT}
@@ -163,7 +163,7 @@ class NativeRollout:
         self._rollout: Any = _native.Rollout(
             **wired,
             belief=[int(np.prod(t.shape, dtype=int)) for t in self.belief],
-            terms=len(cost.outputs),
+            terms=len(costs),
             action=manifest.action_size,
             scale=[axis.scale for axis in axes],
             offset=[axis.offset for axis in axes],
@@ -284,10 +284,11 @@ def _present(manifest: Manifest, name: str) -> Iterator[Any]:
 
 
 def can_roll_out(manifest: Manifest, graphs: Mapping[str, object]) -> bool:
-    """Whether dynamics, cost, constraint and value all run natively, on float32 beliefs."""
+    """Whether dynamics, and cost, constraint and value where there are such, all run natively, on
+    float32 beliefs."""
     needed = [name for name in ROLLED_OUT if name in manifest.functions]
     return (
-        {"dynamics", "cost"} <= set(needed)
+        "dynamics" in needed
         and all(isinstance(graphs.get(name), NativeGraph) for name in needed)
         and all(tensor.dtype == "float32" for tensor in manifest.belief)
     )

@@ -17,7 +17,8 @@ is one graph, and the manifest is the only place that knows what its inputs are 
     goal_encoder  goal.pose, goal.joints, goal.image         goal.latent
     decoder       belief.*                                   image, for people only
 
-Only `encoder` and one of (`dynamics` + `cost`) or `policy` are required.
+Only `encoder` and one of (`dynamics` + `cost`) or `policy` are required. Without `cost` there is
+nothing to plan by: such a bundle acts by its policy, and `dynamics` beside it only imagines.
 
 Shapes. Every source and target has an *item* shape, without a batch axis: a stream's or a
 belief tensor's declared shape; (block * A,) for `action`, `last_action`, `action.mean` and
@@ -588,12 +589,13 @@ def _model_problems(m: Manifest) -> Iterator[str]:
     have = ", ".join(m.functions) or "nothing"
     if "encoder" not in m.functions:
         yield f"functions must have an encoder, got {have}"
-    if ("dynamics" in m.functions) != ("cost" in m.functions):
-        yield f"functions must have dynamics and cost together, got {have}"
-    if "dynamics" not in m.functions and "policy" not in m.functions:
+    plans = {"dynamics", "cost"} <= set(m.functions)
+    if not plans and "policy" not in m.functions:
         yield f"functions must have dynamics and cost, or a policy, got {have}"
+    if "cost" in m.functions and "dynamics" not in m.functions:
+        yield f"functions.cost needs dynamics beside it, got {have}"
     for name in ("constraint", "value"):
-        if name in m.functions and "dynamics" not in m.functions:
+        if name in m.functions and not plans:
             yield f"functions.{name} needs dynamics and cost beside it, got {have}"
     if "value" in m.cost_terms and "value" not in m.functions:
         yield "cost_terms.value weighs the function value, which the bundle does not have"
@@ -632,7 +634,7 @@ def _goal_problems(m: Manifest) -> Iterator[str]:
 
 
 def _planner_problems(m: Manifest) -> Iterator[str]:
-    if (m.planner is None) != ("dynamics" not in m.functions):
+    if (m.planner is None) != ("cost" not in m.functions):
         yield "planner must be given with dynamics and cost, and only then"
     if m.planner is None:
         return

@@ -27,6 +27,7 @@ from edge_wm.cli.doctor import doctor
 from edge_wm.cli.evaluate import evaluate
 from edge_wm.cli.explain import explain
 from edge_wm.cli.hil import hil
+from edge_wm.cli.importing import import_
 from edge_wm.cli.latency import latency
 from edge_wm.cli.link import app as link_app
 from edge_wm.cli.quantize import quantize
@@ -35,6 +36,7 @@ from edge_wm.cli.report import report
 from edge_wm.cli.robot import app as robot_app
 from edge_wm.cli.run import run
 from edge_wm.cli.servos import servos
+from edge_wm.cli.zoo import zoo
 from edge_wm.errors import EdgeWmError
 
 app = typer.Typer(
@@ -49,10 +51,12 @@ app = typer.Typer(
 app.command("run")(run)
 app.command("eval")(evaluate)
 app.command("bench")(bench)
+app.command("zoo")(zoo)
 app.command("replay")(replay)
 app.command("report")(report)
 app.command("latency")(latency)
 app.command("quantize")(quantize)
+app.command("import")(import_)
 app.add_typer(contract_app, name="contract")
 app.add_typer(robot_app, name="robot")
 app.add_typer(bundle_app, name="bundle")

@@ -89,6 +89,8 @@ def _print(found: Benchmark) -> None:
         peak = "" if found.peak_before is None else f" int8 peak of {found.peak_before:.0f}"
         lines.append(f"{found.gmacs:.1f} GMAC/s{share}{peak}")
     lines.append(f"ready after {found.ready_s:.2f} s; page faults a plan: {found.page_faults:.2f}")
+    if found.encode is not None:
+        lines.append(f"an observation becomes a belief in {found.encode.p50:.3f} ms of wall time")
     if found.scratch_mib is not None:
         lines.append(f"scratch memory of the rollout: {found.scratch_mib:.2f} MiB")
     if found.loaded_mib is not None:

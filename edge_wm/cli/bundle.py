@@ -59,7 +59,7 @@ def build(
 ) -> None:
     """Build a bundle from graphs and a spec, check it, and sign it."""
     signing = signing_key(key)
-    built = build_bundle(spec, out, signing, _run)
+    built = build_bundle(spec, out, signing, run_graph)
     if as_json:
         result = {
             "path": str(out),
@@ -196,7 +196,7 @@ def diff(
 
 
 # ---- parts ------------------------------------------------------------------------------
-def _run(
+def run_graph(
     name: str, kind: str, blob: bytes, function: Function, inputs: Mapping[str, Array]
 ) -> Mapping[str, Array]:
     """Run one graph of a function on the library for its format."""

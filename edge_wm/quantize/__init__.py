@@ -87,10 +87,10 @@ def quantize(
     """
     settings = settings or Settings()
     manifest = bundle.manifest
-    if "dynamics" not in manifest.functions:
+    if "cost" not in manifest.functions:
         raise RefusedError(
-            f"bundle {manifest.name}: has no dynamics, and int8 is measured by what it imagines; "
-            "run it in float32"
+            f"bundle {manifest.name}: has no cost to judge by, and int8 is measured by what it "
+            "imagines and how it judges that; run it in float32"
         )
     programs = _programs(bundle, settings)
     kept = _kept(programs, settings)

@@ -322,10 +322,10 @@ def test_the_spec_in_the_documentation_builds(tmp_path: Path) -> None:
     for name, blob in files.items():
         (tmp_path / f"{name}.onnx").write_bytes(blob)
     pytest.importorskip("onnxruntime")
-    from edge_wm.cli.bundle import _run
+    from edge_wm.cli.bundle import run_graph
 
     key = signing_key(1)
-    build_bundle(tmp_path, tmp_path / "point.wmb", key, _run)
+    build_bundle(tmp_path, tmp_path / "point.wmb", key, run_graph)
     bundle = open_bundle(tmp_path / "point.wmb", trust_in(key))
     assert bundle.manifest.name == "point"
     assert yaml.safe_load(found)["horizon"] == bundle.manifest.horizon
