@@ -36,7 +36,7 @@ LINE = re.compile(rb"(\x06\x09|\x04\x14)[A-Za-z0-9+/=]*\n")
 LONGEST_LINE = 128
 SMALLEST = 384  # the first message of an upload needs 256 bytes of the image to be resumable
 LARGEST = 1024  # the board's buffer (mcu/boot/smp.h)
-AGAIN_S, LONGEST_AGAIN_S = 0.1, 1.0  # until a request is sent again; doubled each time
+AGAIN_S, LONGEST_AGAIN_S = 0.1, 0.4  # until a request is sent again; doubled each time
 GROWTH = 16  # bytes by which messages grow again after each answer
 GIVE_UP_S = 60.0  # without a single answer, or without progress of an upload
 POLL_S = 0.002
