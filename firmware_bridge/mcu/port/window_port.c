@@ -9,7 +9,8 @@
 static volatile window *the_window;
 static uint8_t the_capabilities;
 static const uint8_t sources_sha256[32] = IMAGE_SHA256;
-static const uint8_t *the_sha256 = sources_sha256, *the_serial = (const uint8_t *)"window000001";
+static const uint8_t *the_sha256 = sources_sha256;
+static const uint8_t *the_serial = (const uint8_t *)"window000001";
 
 /* The other side of the window is another processor or process: what is written must be there
  * before the counter that says so. */
