@@ -285,6 +285,8 @@ def take_back(updater: Updater, image: SignedImage, why: str, watcher: Watcher) 
         if 0 in slots and slots[0].confirmed and slots[0].hash != image.digest:
             words = last_update(updater)
             return why if words in why else f"{why} ({words})"
+        if 0 in slots and slots[0].confirmed:  # the confirmation was heard, its answer was lost
+            raise LinkError(f"port {updater.port}: {why}; but {image.version} runs, confirmed")
         updater.reset()
         time.sleep(0.5)
     raise LinkError(
