@@ -9,6 +9,7 @@
     emulated   the firmware itself as a process of this machine; proxy: a link that damages
     lockstep   the firmware one millisecond at a time, on a window that it shares with a plant
     looped     a simulated robot whose motors are the firmware's
+    flashing   new firmware, over the same wire
     hil        the numbered suites that a board has to pass
 
 The invariant: a setpoint that cannot be said exactly is not sent, and nothing here arms a device

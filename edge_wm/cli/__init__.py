@@ -26,6 +26,8 @@ from edge_wm.cli.deploy import app as deploy_app
 from edge_wm.cli.doctor import doctor
 from edge_wm.cli.evaluate import evaluate
 from edge_wm.cli.explain import explain
+from edge_wm.cli.firmware import app as firmware_app
+from edge_wm.cli.flash import app as flash_app
 from edge_wm.cli.hil import hil
 from edge_wm.cli.importing import import_
 from edge_wm.cli.latency import latency
@@ -62,6 +64,8 @@ app.add_typer(robot_app, name="robot")
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(deploy_app, name="deploy")
 app.add_typer(link_app, name="link")
+app.add_typer(flash_app, name="flash")
+app.add_typer(firmware_app, name="firmware")
 app.command("hil")(hil)
 app.command("servos")(servos)
 app.command("explain")(explain)

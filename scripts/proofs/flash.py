@@ -20,6 +20,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from firmware.bench_images import Bench, build
 from firmware.slot_board import HARDWARE, SWAPPING, SlotBoard
 from firmware.test_boot import SLOT
+from firmware.test_flash import (
+    BREAKAGES,
+    SECTOR,
+    bench_with_keys,
+    flash,
+    over_a_pulled_cable,
+    over_a_reset,
+    over_noise,
+)
+from firmware.test_flash import failing as failing_image
 from firmware.test_update import CRASHES, HANGS, install, kill_in_a_swap, send, try_it
 
 KB = 1024
@@ -95,10 +105,55 @@ def failing(name: str, program: bytes) -> dict[str, Any]:
     return {"passed": taken_back == 25, "trials": 25, "taken_back": taken_back}
 
 
+def commanded(how: str) -> dict[str, Any]:
+    """25 times `edge-wm flash`'s sequence with an image that fails: taken back, and reported."""
+    taken_back = 0
+    with tempfile.TemporaryDirectory() as folder:
+        bench = bench_with_keys(Path(folder))
+        image = failing_image(bench, how)
+        with SlotBoard(bench.public, (images(bench)[0], None)) as board:
+            for _ in range(25):
+                receipt = flash(bench, board.port, image)
+                taken_back += receipt.result == "taken back" and receipt.reason != ""
+    return {"passed": taken_back == 25, "trials": 25, "taken_back_and_reported": taken_back}
+
+
+def bad_line(kind: str, part: int) -> dict[str, Any]:
+    """10 times the same over a bad line: confirmed, and gone on within a sector."""
+    confirmed = within = retries = 0
+    with tempfile.TemporaryDirectory() as folder:
+        bench = bench_with_keys(Path(folder))
+        old, new = images(bench)
+        for run in range(10):
+            with SlotBoard(bench.public, (old, None)) as board:
+                board.cut()
+                board.start(socket=True)
+                if kind == "noise":
+                    receipt, lost = over_noise(bench, board, new, seed=100 * part + run), None
+                elif kind == "pulled cable":
+                    receipt, lost = over_a_pulled_cable(bench, board, new)
+                else:
+                    receipt, lost = over_a_reset(bench, board, new)
+            confirmed += receipt.result == "confirmed"
+            retries += receipt.retries
+            within += lost is None or min(abs(lost - at) for at in receipt.resumed_at) <= SECTOR
+    figures = {"runs": 10, "confirmed": confirmed, "within_a_sector": within, "retries": retries}
+    return {"passed": confirmed == within == 10, **figures}
+
+
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     f"cuts {geometry} {seed}": partial(cuts, geometry, seed) for seed in SEEDS for geometry in SLOT
 } | {
     **{f"kills {seed}": partial(kills, seed) for seed in range(5)},
     **{f"image that hangs {part}": partial(failing, "hangs", HANGS) for part in range(2)},
     **{f"image that crashes {part}": partial(failing, "crashes", CRASHES) for part in range(2)},
+    **{
+        f"flash: image fails by {how}": partial(commanded, how)
+        for how in ("hangs", "crashes", *BREAKAGES)
+    },
+    **{
+        f"flash: {kind} {part}": partial(bad_line, kind, part)
+        for kind in ("noise", "pulled cable", "reset")
+        for part in range(10)
+    },
 }

@@ -30,16 +30,25 @@ from firmware_bridge.wire import crc32c
 HARDWARE = "emulated-arm"
 FLASH = 0x100000  # of the file: 0x21100000 is the flash, the file begins at 0x21000000
 JOURNAL, SLOT, SLOT_SIZE = (0x0000, 0x2000), (0x10000, 0x50000), 0x40000
+SERIAL = 0x3000
 IDLE, REQUESTED, SWAPPING, TRIAL, REVERTING = 1, 2, 3, 4, 5
 
 
 class SlotBoard:
     """A board with images in its slots; a context manager, started by `start`."""
 
-    def __init__(self, public_key: bytes, images: tuple[Path | None, Path | None]) -> None:
+    def __init__(
+        self,
+        public_key: bytes,
+        images: tuple[Path | None, Path | None],
+        *,
+        serial: str = "slotboard001",
+        developer: bool = False,
+    ) -> None:
         if shutil.which("qemu-system-arm") is None:
             pytest.skip("qemu-system-arm is not installed (scripts/setup.sh test installs it)")
-        self.bootloader = build("bootloader.elf", public_key.hex())
+        mark = ("developer",) if developer else ()
+        self.bootloader = build("bootloader.elf", public_key.hex(), *mark)
         shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self.folder = Path(tempfile.mkdtemp(prefix="edge-wm-slot-", dir=shm))
         self.file = self.folder / "flash"
@@ -48,25 +57,35 @@ class SlotBoard:
         with open(self.file, "r+b") as file:
             self.map = mmap.mmap(file.fileno(), 16 << 20)
         self.map[FLASH : FLASH + (1 << 20)] = b"\xff" * (1 << 20)
+        self.map[FLASH + SERIAL : FLASH + SERIAL + 12] = serial.encode()
         for slot, image in enumerate(images):
             if image is not None:
                 data = image.read_bytes()
                 self.map[FLASH + SLOT[slot] : FLASH + SLOT[slot] + len(data)] = data
+        self.socket = self.folder / "uart"  # instead of a PTY, where it is wanted
         self.process: subprocess.Popen[bytes] | None = None
         self.port = ""
 
     # ---- power ----------------------------------------------------------------------------------
-    def start(self) -> None:
-        """Power on; it dies with this process."""
+    def start(self, *, socket: bool = False) -> None:
+        """Power on, its UART a PTY or a Unix socket; it dies with this process."""
+        uart = f"socket,id=u0,path={self.socket},server=on,wait=off" if socket else "pty,id=u0"
         command = [
             "setpriv", "--pdeathsig", "KILL",
             "qemu-system-arm", "-M", "mps2-an386,memory-backend=ps",
             "-object", f"memory-backend-file,id=ps,size=16M,mem-path={self.file},share=on",
             "-kernel", str(self.bootloader), "-display", "none", "-monitor", "none",
-            "-chardev", "pty,id=u0", "-serial", "chardev:u0",
+            "-chardev", uart, "-serial", "chardev:u0",
         ]  # fmt: skip
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert self.process.stdout is not None
+        if socket:
+            self.port = f"unix:{self.socket}"
+            until = time.monotonic() + 10.0
+            while not self.socket.exists():
+                assert time.monotonic() < until, "QEMU does not listen"
+                time.sleep(0.01)
+            return
         said = self.process.stdout.readline().decode()
         found = re.search(r"redirected to (\S+)", said)
         assert found is not None, said

@@ -164,7 +164,8 @@ def test_an_image_that_fails_is_taken_back(
     assert (states[0].version, states[0].confirmed, states[1].version) == ("1.0.0", True, "2.0.0")
     said = board.smp(information)
     assert (
-        said == "emulated-arm; last update: taken back: the watchdog, or a crash, ended its trial"
+        said == "emulated-arm; counter floor 1; last update: "
+        "taken back: the watchdog, or a crash, ended its trial"
     )
 
 

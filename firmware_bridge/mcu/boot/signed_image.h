@@ -39,6 +39,7 @@ typedef struct {
     const char *hardware;          /* its name, as in board_table, at most IMAGE_HARDWARE_MAX */
     const uint8_t (*keys)[32];     /* Ed25519 public keys */
     uint32_t key_count;
+    bool developer;                /* marked: a developer's board, whose key nobody else's board has */
 } image_policy;
 
 typedef struct {

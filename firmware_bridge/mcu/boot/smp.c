@@ -220,34 +220,7 @@ static const char *const REFUSALS[] = {
     "the image is older than this board allows: its security counter is below the floor",
     "the flash does not answer"};
 
-/* What became of the last update, in words; boot_reason. */
-static void put_information(const smp_server *s, writer *w) {
-    static const char *const reasons[] = {
-        "kept", "taken back: it was not confirmed before a reset",
-        "taken back: the watchdog, or a crash, ended its trial",
-        "the image that ran was damaged; the other one took its place"};
-    const uint32_t reason = s->boot->journal.entry.reason;
-    const char *text = reason <= BOOT_REPAIRED ? reasons[reason]
-                       : reason >= BOOT_REFUSED && reason <= BOOT_REFUSED + (uint32_t)IMAGE_UNREADABLE
-                           ? REFUSALS[reason - BOOT_REFUSED] : "?";
-    const char *const parts[] = {s->boot->policy->hardware, "; last update: ", text};
-    uint32_t length = 0;
-    for (uint32_t i = 0; i < 3; i++) {
-        length += (uint32_t)strlen(parts[i]);
-    }
-    put_head(w, 5, 1);
-    put_text(w, "output");
-    put_head(w, 3, length);
-    for (uint32_t i = 0; i < 3; i++) {
-        put_raw(w, parts[i], (uint32_t)strlen(parts[i]));
-    }
-}
-
-static void refuse_image(writer *w, image_result result) {
-    refuse(w, result == IMAGE_NONE ? E_NO_ENTRY : E_CORRUPT, REFUSALS[result]);
-}
-
-/* Decimal digits of one number of a version. */
+/* Decimal digits of one number. */
 static uint32_t put_digits(char *to, uint32_t value) {
     char digits[10];
     uint32_t count = 0, length = 0;
@@ -262,6 +235,38 @@ static uint32_t put_digits(char *to, uint32_t value) {
         length++;
     }
     return length;
+}
+
+/* Hardware, marks, the counter's floor, and what became of the last update (boot_reason), in words. */
+static void put_information(const smp_server *s, writer *w) {
+    static const char *const reasons[] = {
+        "kept", "taken back: it was not confirmed before a reset",
+        "taken back: the watchdog, or a crash, ended its trial",
+        "the image that ran was damaged; the other one took its place"};
+    const uint32_t reason = s->boot->journal.entry.reason;
+    const char *text = reason <= BOOT_REPAIRED ? reasons[reason]
+                       : reason >= BOOT_REFUSED && reason <= BOOT_REFUSED + (uint32_t)IMAGE_UNREADABLE
+                           ? REFUSALS[reason - BOOT_REFUSED] : "?";
+    char floor[12];
+    floor[put_digits(floor, s->boot->journal.entry.floor)] = 0;
+    const char *const developer = s->boot->policy->developer ? "; developer keys" : "";
+    const char *const parts[] = {s->boot->policy->hardware, developer, "; counter floor ", floor,
+                                 "; last update: ", text};
+    const uint32_t count = sizeof(parts) / sizeof(parts[0]);
+    uint32_t length = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        length += (uint32_t)strlen(parts[i]);
+    }
+    put_head(w, 5, 1);
+    put_text(w, "output");
+    put_head(w, 3, length);
+    for (uint32_t i = 0; i < count; i++) {
+        put_raw(w, parts[i], (uint32_t)strlen(parts[i]));
+    }
+}
+
+static void refuse_image(writer *w, image_result result) {
+    refuse(w, result == IMAGE_NONE ? E_NO_ENTRY : E_CORRUPT, REFUSALS[result]);
 }
 
 static void put_version(writer *w, const image_info *info) {

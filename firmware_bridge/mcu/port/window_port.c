@@ -8,6 +8,9 @@
 
 static volatile window *the_window;
 static uint8_t the_capabilities;
+static const uint8_t sources_sha256[32] = IMAGE_SHA256;
+static const uint8_t *the_sha256 = sources_sha256;
+static const uint8_t *the_serial = (const uint8_t *)"window000001";
 
 /* The other side of the window is another processor or process: what is written must be there
  * before the counter that says so. */
@@ -22,6 +25,11 @@ void window_use(volatile window *w, uint8_t capabilities) {
     the_capabilities = capabilities;
 }
 
+void window_identify(const uint8_t *image_sha256, const uint8_t *serial) {
+    the_sha256 = image_sha256;
+    the_serial = serial;
+}
+
 static const board_table *board_of(const volatile window *w) {
     static board_table servos;
     if (w->board == WINDOW_BOARD_SERVOS) {
@@ -33,7 +41,6 @@ static const board_table *board_of(const volatile window *w) {
 }
 
 const board_table *port_init(core_identity *identity) {
-    static const uint8_t sha256[32] = IMAGE_SHA256;
     volatile window *w = the_window;
     w->torque_enable = 0;
     survivor *kept = window_survivor(w);
@@ -42,8 +49,8 @@ const board_table *port_init(core_identity *identity) {
     /* Taken: the next reset that nobody announces is a power-on again. */
     kept->cause = 0;
     identity->capabilities = the_capabilities;
-    memcpy(identity->image_sha256, sha256, sizeof(identity->image_sha256));
-    memcpy(identity->serial, "window000001", sizeof(identity->serial));
+    memcpy(identity->image_sha256, the_sha256, sizeof(identity->image_sha256));
+    memcpy(identity->serial, the_serial, sizeof(identity->serial));
     w->reset_cause = identity->reset_cause;
     w->layout = sizeof(window);
     w->version = WINDOW_VERSION;

@@ -16,4 +16,8 @@ _Static_assert(sizeof(survivor) <= sizeof(((window *)0)->no_init), "fits the win
 survivor *window_survivor(volatile window *w);
 void window_use(volatile window *w, uint8_t capabilities); /* before loop_start */
 
+/* What the firmware says of itself instead of its sources' hash and a made-up number: 32 and 12
+ * bytes, which must stay; before loop_start. */
+void window_identify(const uint8_t *image_sha256, const uint8_t *serial);
+
 #endif

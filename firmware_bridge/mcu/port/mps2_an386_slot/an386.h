@@ -4,7 +4,8 @@
  *     0x20000000  RAM, of whichever runs
  *     0x203E0000  RAM that no start-up code clears: handover, and the firmware's window
  *     0x21100000  "flash": RAM that is a shared file, so that SIGKILL is a power cut
- *                 + 0x00000, 0x01000 journal   + 0x02000 scratch   + 0x10000 slot 0   + 0x50000 slot 1
+ *                 + 0x00000, 0x01000 journal   + 0x02000 scratch   + 0x03000 the serial number
+ *                 + 0x10000 slot 0   + 0x50000 slot 1
  *
  * Erasing and programming take the time that they take on a NOR flash, or no kill would hit them. */
 #ifndef EDGE_WM_AN386_H
@@ -30,6 +31,7 @@
 #define AIRCR REGISTER(0xE000ED0CU)
 #define VTOR REGISTER(0xE000ED08U)
 
+enum { AN386_SERIAL = 0x3000 }; /* 12 bytes that the factory writes */
 enum { CLOCK_MHZ = 25, UART_TX_FULL = 1, UART_RX_FULL = 2 };
 
 #define AN386_FLASH_BASE 0x21100000U

@@ -12,7 +12,8 @@ int main(void);
 _Noreturn void reset(void);
 
 static const uint8_t keys[][32] = BOOT_KEYS;
-static const image_policy policy = {"emulated-arm", keys, sizeof(keys) / sizeof(keys[0])};
+static const image_policy policy = {"emulated-arm", keys, sizeof(keys) / sizeof(keys[0]),
+                                    BOOT_DEVELOPER};
 
 __attribute__((section(".vectors"), used)) static const uintptr_t vectors[16] = {
     (uintptr_t)&stack_top, (uintptr_t)reset, (uintptr_t)an386_reset, (uintptr_t)an386_reset,

@@ -1,7 +1,7 @@
 /* The firmware in a slot of QEMU's MPS2 AN386, on UART 0, with an ideal plant inside.
  *
  * One wire carries the link and SMP (boot/smp.h). An image on trial is confirmed by the host; until
- * then any reset takes it back. Torque is a word of the window in RAM, off before anything else. */
+ * then any reset takes it back, and it resets by itself if no confirmation comes in time. Torque is a word of the window in RAM, off before anything else. */
 #include <string.h>
 
 #include "an386.h"
@@ -11,6 +11,7 @@
 #include "smp.h"
 #include "window_port.h"
 
+enum { TRIAL_US = 30000000 }; /* without a confirmation: then the host does not hear us, or is gone */
 enum { WATCHDOG_US = 1000000 }; /* long, for a busy machine's emulator and a signature's check */
 
 extern uint32_t stack_top, data_start, data_end, data_load, bss_start, bss_end;
@@ -80,6 +81,15 @@ static void bytes_out(void) {
     }
 }
 
+/* An image on trial that cannot be confirmed, because its link is broken, must not stay. */
+static void end_trial(uint64_t now_us) {
+    if (the_boot.journal.entry.state == STATE_TRIAL && now_us > TRIAL_US &&
+        own.torque_enable == 0) {
+        HANDOVER = 0; /* on purpose */
+        reset_for(edge_wire_Identity_1_0_RESET_SOFTWARE);
+    }
+}
+
 uint64_t port_wait(void) {
     static uint64_t now_ticks, due_ticks;
     static uint32_t last;
@@ -92,6 +102,7 @@ uint64_t port_wait(void) {
         last = ticks;
     } while (now_ticks < due_ticks);
     due_ticks = now_ticks + 1000U * CLOCK_MHZ;
+    end_trial(now_ticks / CLOCK_MHZ);
     return now_ticks / CLOCK_MHZ;
 }
 
@@ -110,6 +121,19 @@ static void plant(void) {
     own.bus_mV = 24000;
 }
 
+static void identify(void) {
+    static image_info info;
+    static uint8_t serial[12];
+    (void)image_read(&an386_flash, an386_flash.slot[0], &info);
+    (void)an386_flash.read(AN386_SERIAL, serial, sizeof(serial));
+    window_use(&own, (uint8_t)(edge_wire_Identity_1_0_CAPABILITY_ESTOP_INPUT |
+                               edge_wire_Identity_1_0_CAPABILITY_HARDWARE_WATCHDOG |
+                               edge_wire_Identity_1_0_CAPABILITY_UPDATE |
+                               (an386_policy()->developer
+                                    ? edge_wire_Identity_1_0_CAPABILITY_DEVELOPER : 0)));
+    window_identify(info.hash, serial);
+}
+
 int main(void) {
     memset(own.in, 0, sizeof(own.in));
     memset(own.out, 0, sizeof(own.out));
@@ -118,10 +142,9 @@ int main(void) {
     own.estop_open = 0;
     own.board = WINDOW_BOARD_ARM;
     an386_start();
-    window_use(&own, edge_wire_Identity_1_0_CAPABILITY_ESTOP_INPUT |
-                         edge_wire_Identity_1_0_CAPABILITY_HARDWARE_WATCHDOG);
-    loop_start();
     (void)boot_open(&the_boot, &an386_flash, an386_policy());
+    identify();
+    loop_start();
     smp_init(&server, &the_boot);
     an386_watchdog(WATCHDOG_US);
     for (;;) {
