@@ -19,12 +19,9 @@ made to exhaust memory or time ends the child and not the program.
 
 from __future__ import annotations
 
-import ctypes
 import io
 import json
 import os
-import resource
-import signal
 import subprocess
 import sys
 import tempfile
@@ -35,6 +32,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from edge_wm.backends.probe import confine
 from edge_wm.errors import BackendError, CheckpointError, SystemTroubleError
 from edge_wm.importers.checkpoint import Checkpoint
 from edge_wm.types import Array
@@ -229,19 +227,9 @@ assert set(_READERS) == set(get_args(Kind))
 
 def _child(kind: str, path: str, cpu_s: str, memory_bytes: str, parent: str) -> int:
     """Bind itself, read the file, put the answer on stdout. It dies with its parent."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1  # linux/prctl.h
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-    if os.getppid() != int(parent):
-        return REFUSED  # it died before the line above
-    for what, limit in (
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_CPU, int(cpu_s)),
-        (resource.RLIMIT_AS, int(memory_bytes)),
-        (resource.RLIMIT_FSIZE, 2 * MAX_FILE),
-    ):
-        _, most = resource.getrlimit(what)
-        resource.setrlimit(what, (limit if most < 0 else min(limit, most), most))
+    within = {"cpu_s": int(cpu_s), "memory_bytes": int(memory_bytes), "output_bytes": 2 * MAX_FILE}
+    if not confine(int(parent), **within):
+        return REFUSED
     # The answer gets a descriptor of its own: libraries print to 1 as they please.
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
