@@ -33,7 +33,16 @@ CORE = ROOT / "firmware_bridge" / "mcu" / "core"
 FILES = ("safety.c", "faults.c", "limits.c", "motion.c", "wire.c")
 TESTS = ROOT / "tests" / "firmware"
 # Tests that no mutant is given: slow, or of other code.
-SLOW = ("fuzz", "qemu", "crash_resets", "faulted", "test_boot", "test_update", "stm32f405")
+SLOW = (
+    "fuzz",
+    "qemu",
+    "crash_resets",
+    "faulted",
+    "test_boot",
+    "test_update",
+    "test_flash",
+    "stm32f405",
+)
 RESULTS = ROOT / "build" / "firmware-mutants.json"
 SWAPS = (
     (r" < ", " <= "), (r" <= ", " < "), (r" > ", " >= "), (r" >= ", " > "), (r" == ", " != "),
