@@ -135,19 +135,27 @@ def _robot_for(bundle: Bundle) -> Robot:
 
 def _print(rows: list[Row]) -> None:
     console = Console(highlight=False)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    for column in ("bundle", "family", "task", "published reference"):
-        table.add_column(column, ratio=1 if column != "bundle" else None)
+    table = Table("bundle", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for column in ("fp32", "int8", "encoder ms", "plan ms", "plans/s", "kB"):
         table.add_column(column, justify="right", no_wrap=True)
     for r in rows:
         scores = ["-" if score is None else f"{score:g}" for score in (r.score_fp32, r.score_int8)]
         encoder = "-" if r.encoder_ms is None else f"{r.encoder_ms:.2f}"
         table.add_row(
-            r.name, r.family, r.task, r.published, *scores, encoder, f"{r.plan_ms:.2f}",
-            f"{r.plan_rate_hz:.0f}", f"{r.bytes / 1e3:.0f}",
+            r.name, *scores, encoder, f"{r.plan_ms:.2f}", f"{r.plan_rate_hz:.0f}",
+            f"{r.bytes / 1e3:.0f}",
         )  # fmt: skip
     console.print(table)
     for r in rows:
-        note = f"; {r.note}" if r.note else ""
-        console.print(f"{r.name}: scores in {r.unit} ({r.source}){note}. Runs on {r.backend}.")
+        for what, text in (
+            (r.name, f"{r.family}; runs on {r.backend}"),
+            ("task", r.task),
+            ("scores", f"{r.unit} ({r.source})" + (f"; {r.note}" if r.note else "")),
+            ("published", r.published),
+        ):
+            line = Table.grid(padding=(0, 2, 0, 0))
+            line.add_column(width=12, no_wrap=True)
+            line.add_column()
+            line.add_row(what, text)
+            console.print(line)
+        console.print()
