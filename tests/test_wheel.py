@@ -58,11 +58,12 @@ print(json.dumps([numbers.NATIVE, numbers.__file__, str(shipped.folder("robots")
     native, module, robots, zoo = json.loads(done.stdout)
     assert native
     assert Path(module).is_relative_to(site)
-    for folder, pattern in ((robots, "*.yaml"), (zoo, "**/*.wmb")):
+    for folder, patterns in ((robots, ["*.yaml"]), (zoo, ["**/*.wmb", "**/row.yaml"])):
         assert Path(folder).is_relative_to(site)
         ours = REPOSITORY / Path(folder).name
         shipped = {path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file()}
-        assert shipped == {path.relative_to(ours) for path in ours.glob(pattern)} != set()
+        expected = {path.relative_to(ours) for each in patterns for path in ours.glob(each)}
+        assert shipped == expected != set()
 
 
 def test_every_data_file_of_the_package_is_in_it(site):

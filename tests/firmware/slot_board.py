@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from smp.exceptions import SMPBadStartDelimiter
 from smpclient import SMPClient
 from smpclient.generics import success
 from smpclient.requests.image_management import ImageStatesRead
@@ -150,7 +151,7 @@ class SlotBoard:
                 answer = self.smp(ask)
                 assert success(answer), answer
                 return {image.slot: image for image in answer.images}
-            except TimeoutError:
+            except (TimeoutError, SMPBadStartDelimiter):  # the latter: the tail of an older answer
                 assert self.process is not None
                 assert self.process.poll() is None, "QEMU has ended"
                 if time.monotonic() > until:

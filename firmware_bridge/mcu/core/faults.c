@@ -6,6 +6,9 @@
 #include "modes_reasons.h"
 #include "wire.h"
 
+/* A motor's time constant with room to spare. */
+enum { FOLLOWS_MS = 32 };
+
 enum { LOG_MAGIC = 0x464C4F47, TEMPERATURE_LOW = -500, TEMPERATURE_HIGH = 2000 };
 
 static const fault none = {0, NO_AXIS, 0, 0};
@@ -14,12 +17,24 @@ static int64_t magnitude(int64_t value) {
     return value < 0 ? -value : value;
 }
 
-/* Is the position believable against the one before it? */
+/* Toward `reference` as a motor gets there: a 32nd of the way in a millisecond, all of it in the end. */
+static int64_t follow(int64_t follows, int64_t reference, uint32_t milliseconds) {
+    const int64_t gap = reference - follows;
+    if (milliseconds >= FOLLOWS_MS || magnitude(gap) < FOLLOWS_MS) {
+        return reference;
+    }
+    return follows + gap * (int64_t)milliseconds / FOLLOWS_MS;
+}
+
+/* Is the position believable against the one before it? An axis that turns round stands between two
+ * counts while its reference runs ahead the other way: it is held against a reference that lags as
+ * its motor may. At a steady speed that is the reference itself. */
 static fault check_encoder(const board_axis *board, const axis_input *input, fault_memory *memory,
                            uint8_t axis, int64_t reference_velocity, uint32_t milliseconds) {
     /* Distance traveled wraps modulo 2^32: so does the difference. */
     const int32_t moved = (int32_t)((uint32_t)input->position - (uint32_t)memory->position);
     const bool known = memory->known;
+    memory->follows = follow(memory->follows, reference_velocity, milliseconds);
     memory->position = input->position;
     memory->known = true;
     if (!known) {
@@ -34,7 +49,7 @@ static fault check_encoder(const board_axis *board, const axis_input *input, fau
         return none;
     }
     /* Driven or turning, and the reading has not changed by one bit. */
-    int64_t speed = magnitude(reference_velocity) / MOTION_NANO;
+    int64_t speed = magnitude(memory->follows) / MOTION_NANO;
     if (magnitude(input->velocity) > speed) {
         speed = magnitude(input->velocity);
     }

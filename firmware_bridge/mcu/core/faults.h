@@ -33,7 +33,8 @@ typedef struct {
 /* What the checks remember between milliseconds. */
 typedef struct {
     int32_t position;
-    int64_t travel; /* how far the axis should have moved since the reading last changed */
+    int64_t follows; /* the reference as a motor follows it: see check_encoder */
+    int64_t travel;  /* how far the axis should have moved since the reading last changed */
     uint8_t lost;   /* periods without an answer */
     bool known;     /* position holds a reading */
 } fault_memory;
