@@ -252,7 +252,7 @@ def sentence(one: Receipt) -> str:
     elif one.result == "there already":
         end = one.reason
     elif one.result == "taken back":
-        end = f"taken back, {one.old_version or 'the old image'} runs: {one.reason}"
+        end = f"taken back, {one.old_version or 'no image'} runs: {one.reason}"
     else:
         end = f"{one.result}: {one.reason}"
     return f"{one.port}: {one.serial and one.serial + ': '}{end}{mark}"

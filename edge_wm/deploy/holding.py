@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,9 +97,7 @@ def _held(folder: Path, name: str, how: int, what: str) -> Iterator[str | None]:
         yield None
         return
     try:
-        try:
-            fcntl.flock(handle, how | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(handle, how):
             yield _named(handle)
             return
         if may_write:
@@ -108,6 +107,18 @@ def _held(folder: Path, name: str, how: int, what: str) -> Iterator[str | None]:
         yield None
     finally:
         os.close(handle)
+
+
+def _locked(handle: int, how: int) -> bool:
+    """Take the lock; a moment's patience, because `holder` takes it for an instant to ask."""
+    for left in reversed(range(10)):
+        try:
+            fcntl.flock(handle, how | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if left:
+                time.sleep(0.02)
+    return False
 
 
 def _opened(path: Path) -> tuple[int | None, bool]:

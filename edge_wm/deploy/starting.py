@@ -15,7 +15,13 @@ from typing import Generic, TypeVar
 from edge_wm.bundle import Bundle, Trust, check_fit, open_bundle
 from edge_wm.deploy.disk import FolderDisk
 from edge_wm.deploy.store import Generation, Store, bundle_path
-from edge_wm.errors import BundleError, EdgeWmError, RefusedError, UsageError
+from edge_wm.errors import (
+    BundleError,
+    EdgeWmError,
+    RefusedError,
+    SystemTroubleError,
+    UsageError,
+)
 from edge_wm.robot import Robot
 
 Loaded = TypeVar("Loaded")
@@ -43,16 +49,25 @@ def start(
 
     load: makes of a bundle what runs it, and raises an EdgeWmError where it does not run here.
 
-    Raises: UsageError (nothing was ever activated), RefusedError (nothing starts: every reason).
+    Raises: UsageError (nothing was ever activated, or what `load` was asked for is wrong),
+    SystemTroubleError (the computer's trouble: no older bundle is the answer to it), RefusedError
+    (nothing starts: every reason).
     """
     store = opened_store(folder)
     _, skipped = store.generations()
     for generation in store.chain():
+        named = f"generation {generation.number}, {generation.bundle.title}"
         try:
             bundle = startable(folder, generation, robot, trust)
-            return Started(generation, bundle, load(bundle), tuple(skipped))
         except EdgeWmError as error:
-            skipped.append(f"generation {generation.number}, {generation.bundle.title}: {error}")
+            skipped.append(f"{named}: {error}")
+            continue
+        try:
+            return Started(generation, bundle, load(bundle), tuple(skipped))
+        except (UsageError, SystemTroubleError):
+            raise
+        except EdgeWmError as error:
+            skipped.append(f"{named}: {error}")
     if not skipped:
         raise UsageError(
             f"{store.name}: no bundle is active; install and activate one: edge-wm deploy install "

@@ -243,7 +243,7 @@ def _child(kind: str, path: str, cpu_s: str, memory_bytes: str, parent: str) -> 
         return MISSING
     tensors[WORDS] = np.frombuffer(json.dumps(words).encode(), np.uint8)
     packed = io.BytesIO()
-    np.savez(packed, **tensors)  # numbers only: nothing in them would be pickled
+    np.savez(packed, **tensors)  # type: ignore[arg-type]  # numbers: nothing is pickled
     with answer:
         answer.write(packed.getbuffer())
     return 0

@@ -107,7 +107,7 @@ def install(
                 check_up(updater, image, check_s, watcher)
                 updater.confirm(image.digest)
                 result = "confirmed"
-            except (TrialFailed, LinkError) as trouble:
+            except (TrialFailed, LinkError, DeviceRefusal) as trouble:
                 why = take_back(updater, image, str(trouble), watcher)
                 result = "taken back"
         old = board.running
@@ -211,7 +211,7 @@ def start_trial(updater: Updater, image: SignedImage, watcher: Watcher) -> None:
             return
         if 1 in slots and slots[1].pending:  # it has not heard the reset
             updater.reset()
-        elif 0 in slots:
+        else:
             raise TrialFailed(f"the board took it back by itself: {last_update(updater)}")
     raise LinkError(f"port {updater.port}: the trial did not begin in {START_WITHIN_S:g} s")
 
@@ -274,7 +274,7 @@ def judge(now: Status, identity: Identity) -> None:
 
 
 def take_back(updater: Updater, image: SignedImage, why: str, watcher: Watcher) -> str:
-    """End the trial and wait for the old image; the reason, with the board's words.
+    """End the trial and wait for the old image, or none; the reason, with the board's words.
 
     Raises: LinkError if the board does not come back.
     """
@@ -285,6 +285,8 @@ def take_back(updater: Updater, image: SignedImage, why: str, watcher: Watcher) 
         if 0 in slots and slots[0].confirmed and slots[0].hash != image.digest:
             words = last_update(updater)
             return why if words in why else f"{why} ({words})"
+        if 0 not in slots and 1 in slots and not slots[1].pending:
+            return f"{why}; no image ran before, and none runs now"
         if 0 in slots and slots[0].confirmed:  # the confirmation was heard, its answer was lost
             raise LinkError(f"port {updater.port}: {why}; but {image.version} runs, confirmed")
         updater.reset()

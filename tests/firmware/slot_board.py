@@ -9,11 +9,13 @@ import asyncio
 import mmap
 import os
 import re
+import select
 import shutil
 import struct
 import subprocess
 import tempfile
 import time
+import tty
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,18 @@ FLASH = 0x100000  # of the file: 0x21100000 is the flash, the file begins at 0x2
 JOURNAL, SLOT, SLOT_SIZE = (0x0000, 0x2000), (0x10000, 0x50000), 0x40000
 SERIAL = 0x3000
 IDLE, REQUESTED, SWAPPING, TRIAL, REVERTING = 1, 2, 3, 4, 5
+
+
+def drain(port: str) -> None:
+    """Drop what an ended conversation left on a PTY: smpclient would take it for an answer."""
+    handle = os.open(port, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    try:
+        tty.setraw(handle)
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until and select.select([handle], [], [], 0.1)[0]:
+            os.read(handle, 4096)
+    finally:
+        os.close(handle)
 
 
 class SlotBoard:
@@ -130,6 +144,7 @@ class SlotBoard:
         """A conversation by the unmodified smpclient."""
 
         async def whole() -> Any:
+            drain(self.port)
             client = SMPClient(SMPSerialTransport(), self.port, timeout_s=3.0)
             await client.connect(5.0)
             try:

@@ -247,6 +247,15 @@ def test_an_image_that_fails_is_taken_back_and_reported(
     assert (states[0].version, states[0].confirmed) == ("1.0.0", True)
 
 
+@pytest.mark.parametrize("how", ["self-test", "crashes"])
+def test_an_image_that_fails_on_an_empty_board_is_never_kept(how: str, bench: Bench) -> None:
+    """No image ran before, so none is taken back: but the failed one does not stay as confirmed."""
+    with SlotBoard(bench.public, (None, None)) as empty:
+        receipt = flash(bench, empty.port, failing(bench, how))
+        assert receipt.result == "taken back"
+        assert 0 not in empty.states()  # and its bootloader answers
+
+
 # ---- bad lines: the proof calls them too ----------------------------------------------------
 def over_noise(bench: Bench, board: SlotBoard, image: Path, seed: int) -> Receipt:
     """One bit in a kilobyte, in each direction: the board's bytes come in smaller pieces."""
@@ -258,7 +267,10 @@ def over_noise(bench: Bench, board: SlotBoard, image: Path, seed: int) -> Receip
         receipt = flash(bench, f"unix:{down}", image)
         for proxy, way in ((to_board, "up"), (to_host, "down")):
             per_kB = proxy.done["flip"] / proxy.passed[way] * 1000
-            assert 0.7 < per_kB < 2.0, (way, per_kB)
+            assert 0.3 < per_kB < 2.0, (
+                way,
+                per_kB,
+            )  # by pieces of the machine's size
     return receipt
 
 

@@ -131,6 +131,12 @@ static bool raise_floor(boot *b, const image_info *info) {
     return journal_append(&b->journal, &entry);
 }
 
+/* Is `info` the image that failed its last trial? */
+static bool failed_before(const journal_entry *entry, const image_info *info) {
+    return (entry->reason == BOOT_NOT_CONFIRMED || entry->reason == BOOT_WATCHDOG) &&
+           memcmp(entry->image, info->hash, sizeof(entry->image)) == 0;
+}
+
 /* One state's work. True if slot 0 may run now; `*failed` if the flash does not do its part. */
 static bool turn(boot *b, bool by_watchdog, image_info *info, bool *failed, bool *empty) {
     journal_entry entry = b->journal.entry;
@@ -168,7 +174,8 @@ static bool turn(boot *b, bool by_watchdog, image_info *info, bool *failed, bool
             *failed = !raise_floor(b, info);
             return !*failed;
         }
-        *empty = check(b, 1, info) != IMAGE_GOOD;
+        /* Better no image, and a bootloader that answers, than for good one that failed its trial. */
+        *empty = check(b, 1, info) != IMAGE_GOOD || failed_before(&entry, info);
         *failed = !*empty && !repair(b, info);
         return false;
     }
