@@ -265,18 +265,19 @@ def test_an_encoder_at_rest_or_between_two_counts_is_not_frozen() -> None:
     assert (rig.window.mode, rig.window.reason) == (ACTIVE, 0)
 
 
-def test_an_axis_that_turns_round_behind_its_reference_is_not_frozen() -> None:
-    """Its motor lags by 20 ms, so it stands between two counts while the reference runs on."""
+@pytest.mark.parametrize("lag_ms", [1, 20])
+def test_an_axis_that_turns_round_or_stops_is_not_frozen(lag_ms: int) -> None:
+    """A lagging one stands between two counts while the reference runs on; a quick one at once."""
     rig = Native("rover")
     rig.ready(limits_of(velocity_max=4_000_000, acceleration_max=16_000_000))
     rig.plant_runs = False
     speed = angle = 0.0
     for turn in range(40):
-        wanted = 400_000 if turn % 2 else -400_000
+        wanted = (400_000, 0, -400_000, 400_000)[turn % 4]
         for _ in range(15):
             rig.say(rig.command(steady(0), steady(wanted)))
             for _ in range(10):
-                speed += (rig.window.axis_out[1].reference_velocity - speed) / 20
+                speed += (rig.window.axis_out[1].reference_velocity - speed) / lag_ms
                 angle += speed * 1e-3
                 rig.window.axis_in[1].position = int(angle // 767 * 767)
                 rig.window.axis_in[1].velocity = int(speed)

@@ -26,9 +26,17 @@ static int64_t follow(int64_t follows, int64_t reference, uint32_t milliseconds)
     return follows + gap * (int64_t)milliseconds / FOLLOWS_MS;
 }
 
-/* Is the position believable against the one before it? An axis that turns round stands between two
- * counts while its reference runs ahead the other way: it is held against a reference that lags as
- * its motor may. At a steady speed that is the reference itself. */
+/* The speed at which a motor surely moves, whether it follows at once or lags: none while it turns
+ * round or has just been told to go or to stop; at a steady speed the reference's. */
+static int64_t surely(int64_t reference, int64_t follows) {
+    if ((reference < 0) != (follows < 0)) {
+        return 0;
+    }
+    return magnitude(reference) < magnitude(follows) ? magnitude(reference) : magnitude(follows);
+}
+
+/* Is the position believable against the one before it? (An axis that turns round stands between two
+ * counts while its reference runs ahead the other way.) */
 static fault check_encoder(const board_axis *board, const axis_input *input, fault_memory *memory,
                            uint8_t axis, int64_t reference_velocity, uint32_t milliseconds) {
     /* Distance traveled wraps modulo 2^32: so does the difference. */
@@ -49,7 +57,7 @@ static fault check_encoder(const board_axis *board, const axis_input *input, fau
         return none;
     }
     /* Driven or turning, and the reading has not changed by one bit. */
-    int64_t speed = magnitude(memory->follows) / MOTION_NANO;
+    int64_t speed = surely(reference_velocity, memory->follows) / MOTION_NANO;
     if (magnitude(input->velocity) > speed) {
         speed = magnitude(input->velocity);
     }
